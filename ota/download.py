@@ -1,0 +1,254 @@
+"""
+One upgrade, from the first byte to the switch, in slices; loaded while it runs, dropped with it.
+
+Download: the body of a URL, byte after byte in order, whatever the connection does: resumes by Range, tries again, gives up in
+time, the digest running along. Upgrade: from there into the slot. Neither talks to the platform.
+`requests` opens http, on our Stream, so that headers, body and redirects have bounds. https waits for a certificate to check.
+Source: RFC 9110 (Range, If-Range, Content-Range); docs/protocol.md, docs/hardware.md.
+"""
+
+import gc
+from binascii import unhexlify
+from hashlib import md5
+from random import getrandbits
+
+try:
+    import requests
+except ImportError:
+    import urequests as requests
+
+from micropython import const
+
+from .journal import read, write
+from .protocol import OTAError
+from .slot import Slot, head
+from .stream import after, call, left
+
+_URL = const(414)
+_TOO_LARGE = const(420)
+_NO_CONNECTION = const(430)
+_HTTP_STATUS = const(431)
+_STALLED = const(432)
+_LENGTH = const(433)
+_REDIRECT = const(434)
+_CERTIFICATE = const(435)
+_TOO_SLOW = const(437)
+_DIGEST = const(440)
+
+# States of the journal's record, see there.
+_FETCHING = const(2)
+_SWITCHING = const(3)
+
+_OPEN_MS = const(4500)  # connect, request and headers together
+_REDIRECTS_MAX = const(3)
+_GAIN = const(4096)  # bytes; a connection that brought less counts as a failed try
+_SLICE_MS = const(100)  # between two looks at MQTT
+_UNIT = const(65536)  # bytes from one note in the journal to the next
+
+
+class Download:
+    """
+    One file. ota: the settings tries, stall_s, total_s; command: Command; limit: int bytes, the most that fits; position: int, where
+    to begin. Attributes: position, bytes delivered so far; size; resumed, bool: not all of it came in one piece; digest.
+    """
+
+    def __init__(self, ota, command, limit, position):
+        self._ota = ota
+        self.url = command.url
+        self.size = command.size
+        self._limit = limit
+        self._end = after(ota.total_s * 1000)
+        self._ranges = True
+        self._etag = "W/"
+        self._raw = None
+        self.rewind(position)
+
+    def rewind(self, position):
+        """Goes on from another position."""
+        self.position = position
+        self.resumed = position > 0
+        self.digest = md5()
+        self._tries = 0
+        self._due = after(0)
+
+    def readinto(self, buf, wait_ms):
+        """
+        Some of the body, into the beginning of buf (memoryview). wait_ms: int, the longest wait for data; a connect takes up to 5 s.
+
+        Returns int: bytes, 0 = none yet, -1 = it is complete. Raises OTAError 414, 420, 430 to 437.
+        """
+        if self.position == self.size > 0:
+            self.close()
+            return -1
+        if not left(self._end):
+            raise OTAError(_TOO_SLOW)
+        try:
+            if not self._raw:
+                if not left(self._due):
+                    self._open()
+                return 0
+            if not self._stream.ready(wait_ms):
+                if not left(self._stalled):
+                    raise OTAError(_STALLED)
+                return 0
+            rest = self._skip or self.size - self.position
+            if rest < len(buf):
+                buf = buf[:rest]
+            self._stream.limit(wait_ms)
+            n = self._raw.readinto(buf)
+            if not n:
+                raise OTAError(_LENGTH)
+        except OSError as e:
+            return self._again(OTAError(_NO_CONNECTION, e.errno))
+        # what is no HTTP, or more than this requests can do
+        except (ValueError, IndexError, NotImplementedError, TypeError):
+            return self._again(OTAError(_HTTP_STATUS))
+        except OTAError as e:
+            if e.code not in (_STALLED, _LENGTH, _HTTP_STATUS) or 300 < e.detail < 500:
+                raise
+            return self._again(e)
+        self._stalled = after(self._ota.stall_s * 1000)
+        self._gained += n
+        if self._gained >= _GAIN:
+            self._tries = 0
+        if self._skip:
+            self._skip -= n
+            return 0
+        self.position += n
+        self.digest.update(buf if n == len(buf) else buf[:n])
+        return n
+
+    def is_right(self, sign):
+        """True when the digest is sign (32 hex digits); once."""
+        return self.digest.digest() == unhexlify(sign)
+
+    def close(self):
+        if self._raw:
+            self._stream.close()
+            self._raw = None
+
+    def _again(self, error):
+        # The next try, later, each wait longer and partly by chance; or the end of them.
+        self.close()
+        self._tries += 1
+        if self._tries > self._ota.tries:
+            raise error
+        self._due = after((500 << min(self._tries, 6)) + getrandbits(9))
+        return 0
+
+    def _open(self):
+        response = self._request()
+        self._raw = response.raw
+        headers = {k.lower(): v for k, v in response.headers.items()}
+        whole = int(headers.get("content-length", 0))
+        status = response.status_code
+        position = self.position
+        size = self.size
+        self._gained = 0
+        self._stalled = after(self._ota.stall_s * 1000)
+        if position:
+            self.resumed = True
+        if status == 200:
+            self._skip = position  # it begins at zero: what came already comes again
+        elif headers.get("content-range") == "bytes %d-%d/%d" % (position, size - 1, size):
+            self._skip = whole = 0
+        else:
+            # 206 of another range, or 416: again without a range
+            self._ranges = False
+            raise OTAError(_HTTP_STATUS, 0 if status in (206, 416) else status)
+        self._etag = headers.get("etag", "W/")
+        if "transfer-encoding" in headers:
+            whole = 0
+        self.size = size = size or whole
+        if size <= 0 or whole and whole != size:
+            raise OTAError(_LENGTH, 400)
+        if size > self._limit:
+            raise OTAError(_TOO_LARGE)
+
+    def _request(self):
+        url = self.url
+        request = requests.request
+        for _ in range(_REDIRECTS_MAX + 1):
+            parts = url.split("/", 3)
+            if parts[0] != "http:":
+                raise OTAError(_CERTIFICATE if parts[0] == "https:" else _URL)
+            headers = {"Host": parts[2]}  # requests leaves the port out
+            if self.position and self._ranges:
+                headers["Range"] = "bytes=%d-" % self.position
+                # A weak tag does not vouch for single bytes.
+                if self._etag[:2] != "W/":
+                    headers["If-Range"] = self._etag
+            target = []
+            # requests follows a redirect by calling itself, without limit or time-out: so we stand in its place.
+            requests.request = lambda *a, **k: target.append(a[1].strip())
+            try:
+                response, self._stream = call(requests, _OPEN_MS, request, "GET", url, headers=headers)
+            finally:
+                requests.request = request
+            if not target:
+                return response
+            url = target[0]
+            if url[:1] == "/":
+                url = "http://" + parts[2] + url
+        raise OTAError(_REDIRECT)
+
+
+class Upgrade:
+    """ota: the settings, see Download; command: Command; journal: Journal. Raises OTAError 423."""
+
+    renewed = False
+
+    def __init__(self, ota, command, journal):
+        gc.collect()
+        self._slot = slot = Slot()  # the big buffer first, while the heap is in one piece
+        self._command = command
+        kept = 0
+        if journal.state in (_FETCHING, _SWITCHING) and journal.sign == command.sign and journal.slot == slot.slot:
+            kept = min(int.from_bytes(read("pos"), "little") * _UNIT, command.size & -_UNIT)
+        else:
+            write("pos", 0)
+        journal.take(command, _FETCHING, slot.slot)
+        self._kept = kept
+        self.download = Download(ota, command, slot.size, kept)
+
+    def step(self):
+        """
+        At most 1 s of work (5 s when it connects). Returns int: progress, 0 to 95, then 96: the slot is complete, its digest right.
+        Raises OTAError, see Slot and Download, and 440.
+        """
+        slot = self._slot
+        download = self.download
+        end = after(_SLICE_MS)
+        while left(end):
+            filled = slot.filled
+            if slot.written < self._kept:
+                slot.take_up()
+                download.digest.update(slot.block)
+                continue
+            n = download.readinto(slot.view[filled:] if filled else slot.view, _SLICE_MS)
+            if n < 0:
+                if download.is_right(self._command.sign):
+                    return 96
+                if self._kept < 0 or not download.resumed:
+                    raise OTAError(_DIGEST)
+                # It may be the fault of what was resumed: once more from zero.
+                self._kept = -1
+                slot.written = 0
+                write("pos", 0)
+                download.rewind(0)
+            elif n:
+                slot.add(n, download.position == download.size)
+                if not slot.filled and not slot.written % _UNIT:
+                    write("pos", slot.written // _UNIT)
+            else:
+                break
+        return slot.written * 95 // (download.size or 1)
+
+    def switch(self, journal):
+        """Makes the new image the one to boot. Raises OTAError 453."""
+        slot = self._slot
+        # For an image that does not tell its version; the first bytes of the ELF's digest tell builds apart.
+        write("v%d" % slot.slot, bytes(head(slot.partition)[176:184]) + self._command.version.encode())
+        slot.forget()
+        journal.save(_SWITCHING)
+        slot.switch()

@@ -1,0 +1,122 @@
+"""
+An umqtt client that stays connected: time-outs, ping, back-off with jitter, subscribes again.
+
+The packets are umqtt's own (umqtt.simple of the firmware, of any age); this adds what it lacks. Nothing here blocks for longer
+than 5 s and the time for DNS. Connection and subscriptions are made by check_msg(), so just go on calling it.
+Source: MQTT 3.1.1; docs/limits.md for what umqtt leaves open.
+"""
+
+from errno import ENOTCONN, ETIMEDOUT
+from random import getrandbits
+
+from micropython import const
+from umqtt import simple
+
+from .stream import after, call, left
+
+_OPEN_MS = const(4500)  # connect and all subscriptions together
+_PACKET_MS = const(700)  # a packet that began to come in
+_ACK_MS = const(10000)
+_PIDS = const(65000)
+_BURST = const(4)  # packets a call, so that a flood does not hold up the rest
+
+
+class Link(simple.MQTTClient):
+    """
+    Arguments as umqtt.simple's MQTTClient. up: int, 0 = not connected, else the number of this session; unacked: set of packet ids that
+    were sent at QoS 1 and not acknowledged yet.
+    """
+
+    #: the longest wait between two tries to connect, in seconds; large enough to spread a fleet after an outage
+    back_off_max_s = 300
+    #: see above
+    up = _sessions = _tries = _due = 0
+
+    def __init__(self, client_id, server, port=0, user=None, password=None, keepalive=60, **named):
+        super().__init__(client_id, server, port, user, password, keepalive, **named)
+        self.unacked = set()
+        self._topics = []
+
+    def subscribe(self, topic, qos=0):
+        """At the next connection, and again after every reconnection; at once when connected."""
+        self._topics.append((topic, qos))
+        if self.up:
+            self.sock.limit(_OPEN_MS)
+            super().subscribe(topic, qos)
+
+    def publish(self, topic, msg, retain=False, qos=0):
+        """
+        In one write. Returns at once: the packet id at QoS 1 (in `unacked` until the broker has it), else None.
+        Raises OSError when not connected.
+        """
+        if not self.up:
+            raise OSError(ENOTCONN)
+        topic, msg = (x.encode() if isinstance(x, str) else x for x in (topic, msg))
+        pid = None
+        packet = len(topic).to_bytes(2, "big") + topic
+        if qos:
+            self.pid = pid = self.pid % _PIDS + 1
+            packet += pid.to_bytes(2, "big")
+            self.unacked.add(pid)
+            self._acked = after(_ACK_MS)
+        packet += msg
+        size = len(packet)
+        head = bytearray((0x30 | qos << 1 | retain,))
+        while size > 127:
+            head.append(size & 127 | 128)
+            size >>= 7
+        head.append(size)
+        try:
+            self.sock.write(head + packet)
+        except OSError:
+            self.drop()
+            raise
+        return pid
+
+    def check_msg(self):
+        """
+        One step: connect and subscribe, or take what came. Never raises for the connection: it is made again.
+        """
+        try:
+            if self.up:
+                self._receive()
+            elif not self._due or not left(self._due):
+                call(simple, _OPEN_MS, self.connect)
+                self.pid %= _PIDS
+                for topic in self._topics:
+                    super().subscribe(*topic)
+                self._sessions += 1
+                self.up = self._sessions
+                self._tries = 0
+                self._alive()
+        # umqtt checks replies by assert and index
+        except (OSError, AssertionError, IndexError, simple.MQTTException):
+            self.drop()
+
+    def drop(self):
+        """Ends the connection; the next one comes later."""
+        if self.sock:
+            self.sock.close()
+        self.up = 0
+        self.unacked.clear()
+        wait = min(1000 << min(self._tries, 10), self.back_off_max_s * 1000)
+        self._tries += 1
+        self._due = after(wait // 2 + (getrandbits(16) * wait >> 16))
+
+    def _alive(self):
+        self._ping_at = after(self.keepalive * 500)
+        self._dead_at = after(self.keepalive * 1500)
+
+    def _receive(self):
+        sock = self.sock
+        sock.limit(_PACKET_MS)
+        for _ in range(_BURST):
+            if sock.ready(0):
+                if self.wait_msg() == 0x40:  # PUBACK
+                    self.unacked.discard(int.from_bytes(sock.read(3)[1:], "big"))
+                self._alive()
+        if self.unacked and not left(self._acked) or self.keepalive and not left(self._dead_at):
+            raise OSError(ETIMEDOUT)
+        if self.keepalive and not left(self._ping_at):
+            self._ping_at = after(self.keepalive * 500)
+            self.ping()

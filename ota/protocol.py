@@ -1,0 +1,183 @@
+"""
+The wire: topics, messages, statuses and codes. ONE table of each; change them here to speak to another platform.
+
+Never does any I/O and imports nothing of ours, so that the host side (tools/) reads the same tables.
+A name with a leading underscore stays out of the .mpy: MicroPython folds it in, CPython reads it. Each file of ota/ repeats
+the few that it needs; tests/test_codes.py holds every copy to this table. Causes and cures in words: tools/codes.py.
+Source: the device end guidance, and the choices marked "ours" in docs/protocol.md.
+"""
+
+import json
+from binascii import unhexlify
+
+try:
+    from micropython import const
+except ImportError:  # CPython
+
+    def const(value):
+        return value
+
+
+# Topics: PREFIX % (productKey, identifier) + name
+PREFIX = "/sys/%s/%s/ota/firmware/"
+_UPGRADE = const("upgrade")  # platform to device, QoS 1: the command
+_UPGRADE_REPLY = const("upgrade_reply")  # device to platform, QoS 1: received
+_PROGRESS = const("progress")  # device to platform, QoS 0, the last one QoS 1
+_VERSION = const("version")  # device to platform, QoS 1: the running version
+_GET = const("get")  # device to platform, QoS 1: ask for the information of a version
+_GET_REPLY = const("get_reply")  # platform to device, QoS 1: the answer
+
+# Statuses, and the progress that stands for each.
+_DOWNLOADING = const("downloading")  # 0 to 95: what is in the slot, read back
+_VERIFYING = const("verifying")  # 96
+_BURNING = const("burning")  # 97
+_RESTARTING = const("restarting")  # 98
+_SUCCEEDED = const("succeeded")  # 100
+_FAILED = const("failed")  # where it stopped
+
+# Codes
+_ACCEPTED = const(200)
+_LATER = const(202)
+# 41x the command
+_NOT_UNDERSTOOD = const(410)
+_POLICY = const(411)
+_SIGN_METHOD = const(412)
+_BUSY = const(413)
+_URL = const(414)
+_FAILED_BEFORE = const(415)
+_PENDING = const(416)
+# 42x the image or the slot
+_TOO_LARGE = const(420)
+_NO_APPLICATION = const(421)
+_OTHER_CHIP = const(422)
+_NO_SLOT = const(423)
+_COMBINED = const(424)
+# 43x the download
+_NO_CONNECTION = const(430)
+_HTTP_STATUS = const(431)
+_STALLED = const(432)
+_LENGTH = const(433)
+_REDIRECT = const(434)
+_CERTIFICATE = const(435)
+_MEMORY = const(436)
+_TOO_SLOW = const(437)
+# 44x the digest
+_DIGEST = const(440)
+# 45x the flash
+_ERASE = const(450)
+_WRITE = const(451)
+_READ_BACK = const(452)
+_SWITCH = const(453)
+# 46x rolled back
+_NOT_STARTED = const(460)
+_SELF_TEST = const(461)
+_NOT_CONNECTED = const(462)
+# 47x cancelled
+_CANCELLED = const(470)
+_DESTROYED = const(471)
+# 48x a call of this module; never sent
+_ARGUMENT = const(480)
+_STATE = const(481)
+_MQTT = const(482)
+
+# Bounds of what a message may hold.
+_MESSAGE_MAX = const(16384)  # bytes: the platform's own limit
+_URL_MAX = const(1024)
+_ID_MAX = const(64)
+_VERSION_MAX = const(100)
+
+
+class OTAError(Exception):
+    """
+    What went wrong, as a number. code: int, 410 to 482 of the table above; detail: int, the errno or the HTTP status, 0 = none.
+    """
+
+    def __init__(self, code, detail=0):
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+
+
+def encode(msg_id, data, code=None):
+    """A message as the platform expects it. msg_id: str; data: dict; code: int or None. Returns str (JSON)."""
+    message = {"msgId": msg_id, "version": "1.0", "data": data}
+    if code:
+        message["code"] = code
+    return json.dumps(message)
+
+
+def decode(payload):
+    """
+    Takes a message apart. payload: bytes, at most 16 KiB.
+
+    Returns (msgId str, "" when there is none; code, None when there is none; data: dict, or what stands in its place).
+    Raises OTAError 410 when it is no JSON object or its msgId is not one.
+    Source: the guidance prints keys with stray spaces, so white space goes from every key.
+    """
+    try:
+        if len(payload) <= _MESSAGE_MAX:
+            message = _stripped(json.loads(payload))
+            msg_id = message.get("msgId", "")
+            if type(msg_id) is int:
+                msg_id = str(msg_id)
+            if len(msg_id) <= _ID_MAX and isinstance(msg_id, str):
+                return msg_id, message.get("code"), message.get("data")
+    except (ValueError, AttributeError, TypeError, RuntimeError):  # RuntimeError: nested too deeply
+        pass
+    raise OTAError(_NOT_UNDERSTOOD)
+
+
+class Command:
+    """
+    One firmware on offer, read from the `data` of an upgrade command or of an answer to get.
+
+    data: what decode() gave; is_answer: bool, True where policy and size may be absent.
+    Attributes: msg_id: str; version: str; url: str, http or https; sign: str, 32 hex digits; size: int bytes, 0 = not told; silent: bool,
+    the device chooses when.
+    Raises OTAError 410 (missing, wrong type or range), 411 (policy), 412 (sign method), 414 (URL).
+    """
+
+    def __init__(self, msg_id, data, is_answer):
+        try:
+            data = _stripped(data)
+            if is_answer:
+                data.setdefault("policy", "silent")
+                data.setdefault("size", 0)
+            self.msg_id = msg_id
+            self.size = size = data["size"]
+            self.version, self.url, sign, policy, method = (
+                data[k].strip() for k in ("firmwareVersion", "url", "sign", "policy", "signMethod")
+            )
+            self.sign = sign.lower()
+            if not (
+                msg_id
+                and type(size) is int
+                and size >= (not is_answer)
+                and is_text(self.version, "._-", _VERSION_MAX)
+                and len(unhexlify(sign)) == 16
+            ):
+                raise ValueError
+        except (ValueError, AttributeError, TypeError, KeyError):
+            raise OTAError(_NOT_UNDERSTOOD)
+        self.silent = policy.lower() == "silent"
+        if not self.silent and policy.lower() != "standard":
+            raise OTAError(_POLICY)
+        if method.lower() != "md5":
+            raise OTAError(_SIGN_METHOD)
+        # A blank or a line's end in a URL would end the request line: header injection.
+        if not (is_text(self.url, "._-~:/?#[]@!$&'()*+,;=%", _URL_MAX) and self.url[:4] == "http"):
+            raise OTAError(_URL)
+
+
+def is_text(text, others, longest):
+    """True for a str of 1 to longest characters of A-Z a-z 0-9 and others."""
+    return (
+        isinstance(text, str)
+        and 0 < len(text) <= longest
+        and all(c.isalpha() or c.isdigit() or c in others for c in text)
+    )
+
+
+def _stripped(obj):
+    # A dict with the white space gone from its keys; AttributeError for what is no dict.
+    return {k.strip(): v for k, v in obj.items()}

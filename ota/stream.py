@@ -1,0 +1,132 @@
+"""
+A TCP connection of which every call ends in time: umqtt and requests both run on it. And deadlines, for all of ota/.
+
+Neither library bounds what it does: a server that drips, stalls or never ends a line would hold the device for ever. So
+while one of them connects, a Stream stands in the place of its module `socket` (call). Never does TLS, never retries.
+"""
+
+import select
+import socket
+from errno import ECONNRESET, ETIMEDOUT
+from time import ticks_add, ticks_diff, ticks_ms
+
+from micropython import const
+
+_LINE_MAX = const(1024)  # a longer header line is nothing that a firmware server sends
+_LINES_MAX = const(64)
+_READ_MAX = const(16384)  # the protocol's bound of one message; what is longer is read and thrown away
+_PIECE = const(512)
+
+
+def after(ms):
+    """The deadline in ms: int, ticks."""
+    return ticks_add(ticks_ms(), ms)
+
+
+def left(deadline):
+    """Milliseconds to a deadline, 0 when it is over; right for deadlines up to 6 days away."""
+    return max(ticks_diff(deadline, ticks_ms()), 0)
+
+
+class Stream:
+    """
+    A socket that knows its deadline, and the module `socket` that gives it out.
+
+    Raises OSError ETIMEDOUT, ECONNRESET, and what the socket raises.
+    """
+
+    SOCK_STREAM = socket.SOCK_STREAM
+    getaddrinfo = socket.getaddrinfo
+
+    def __init__(self, ms):
+        self._ms = ms
+
+    def socket(self, *_):
+        self._sock = socket.socket()
+        self._lines = 0
+        return self
+
+    def limit(self, ms):
+        """From now on all calls together may take ms."""
+        self._end = after(ms)
+
+    def connect(self, address):
+        self.limit(self._ms)
+        sock = self._sock
+        sock.settimeout(self._ms / 1000)
+        sock.connect(address)
+        sock.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def settimeout(self, _):  # the libraries' own ideas of time do not count
+        pass
+
+    setblocking = settimeout
+
+    def ready(self, ms):
+        """True when there is something to read, or the other end is gone; waits at most ms."""
+        return self._poll.poll(ms)
+
+    def readinto(self, buf):
+        """Returns as soon as there is something: int, 1 to len(buf), 0 at the end of the stream."""
+        return self._some(self._sock.readinto, buf)
+
+    def read(self, n):
+        """Returns exactly n bytes, or b"" in the place of more than 16 KiB."""
+        data = b""
+        keep = n <= _READ_MAX
+        while n:
+            part = self._some(self._sock.read, min(n, _PIECE))
+            if not part:
+                raise OSError(ECONNRESET)
+            n -= len(part)
+            if keep:
+                data += part
+        return data
+
+    def readline(self):
+        """A line of the HTTP headers; ValueError when they are too long."""
+        self._lines += 1
+        line = b""
+        while line[-1:] != b"\n":
+            part = self._some(self._sock.readline, _LINE_MAX)
+            line += part
+            if not part:
+                break
+            if len(line) > _LINE_MAX or self._lines > _LINES_MAX:
+                raise ValueError
+        return line
+
+    def write(self, data, n=None):
+        sock = self._sock
+        sock.settimeout(self._ms / 1000)
+        n = n or len(data)
+        if sock.write(data, n) != n:
+            raise OSError(ETIMEDOUT)
+        sock.setblocking(False)
+
+    def close(self):
+        self._sock.close()
+
+    def _some(self, method, arg):
+        while True:
+            got = method(arg)
+            if got is not None:
+                return got
+            if not self.ready(left(self._end)):
+                raise OSError(ETIMEDOUT)
+
+
+def call(module, ms, function, *args, **named):
+    """
+    Calls a function of a library that opens a connection, so that it ends within ms (and the time for DNS).
+
+    Returns (what the function returned, the Stream). Raises what it raises.
+    """
+    kept = module.socket
+    module.socket = stream = Stream(ms)
+    try:
+        return function(*args, **named), stream
+    finally:
+        module.socket = kept
