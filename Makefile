@@ -1,0 +1,78 @@
+# Every target makes the environment that it needs; `make` alone names them.
+
+PYTHON ?= python3
+MICROPYTHON ?=
+PORT ?= tools/device/port
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+RUNNER = $(PY) -m tools.mpytest $(if $(MICROPYTHON),--micropython "$(MICROPYTHON)") --port "$(PORT)"
+
+.DEFAULT_GOAL := help
+.PHONY: help venv libraries lint test test-device size demo docs clean
+
+define HELP
+make venv         the environment alone: .venv, MicroPython, its libraries
+make lint         style, format, spelling
+make test         lint, the tests that MicroPython runs, the tests that Python runs
+make test-device  unix_port_tests/ alone, also over another model of the hardware
+make size         the device package as .mpy, by file, against its limit
+make demo         three simulated devices are upgraded by the local platform, about a minute
+make docs         the pages that are made from the code
+make clean        removes what the others made
+
+Variables: make test-device PORT=folder MICROPYTHON=path
+  PORT            folder with the modules esp32, machine and network
+                  (default: $(PORT))
+  MICROPYTHON     the interpreter that runs unix_port_tests/
+                  (default: the one in .venv)
+  PYTHON          the Python, 3.10 or newer, that makes .venv (default: python3)
+
+Environment of one simulated device, as the modules in PORT read it:
+  OTA_SIM_FLASH   path of its flash file
+  OTA_SIM_IDF     generation of its boot loader, 5.5 (the default) or 6.1
+endef
+export HELP
+
+help:
+	@echo "$$HELP"
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=path" if sys.version_info < (3, 10) else 0)'
+	@echo "$(VENV): making it, about a minute"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+# Fetches nothing when what it would fetch is there and has the right digests.
+libraries: $(READY)
+	@$(PY) -m tools.fetch
+
+venv: libraries
+
+lint: $(READY)
+	@$(PY) -m ruff check --quiet
+	@$(PY) -m ruff format --check --quiet
+	@$(PY) -m codespell_lib
+
+# pytest comes last, so that its closing line is the last one.
+test: lint libraries
+	@$(RUNNER)
+	@$(PY) -m pytest -n 2
+
+test-device: libraries
+	@$(RUNNER)
+
+size: libraries
+	@$(PY) -m tools.size
+
+demo: libraries
+	@$(PY) -m tools demo
+
+docs: libraries
+	@$(PY) -m tools.codes docs/codes.md
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

