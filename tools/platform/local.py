@@ -1,0 +1,129 @@
+"""
+The platform in a thread of its own, for tests, the demo and benchmarks: `with
+LocalPlatform(folder) as platform:`.
+"""
+
+import asyncio
+import threading
+
+from tools.platform.server import Platform, Row
+
+_CALL_S = 60.0  # no call waits longer, those with a time-out of their own excepted
+
+
+class LocalPlatform:
+    """
+    The calls of `Platform` and its `Registry`, from any thread. folder, options: those of
+    Platform.
+
+    Its `platform` may be looked at; `platform.files.throttle` and `platform.public_url` may be set
+    at any time.
+    """
+
+    def __init__(self, folder, **options):
+        self.platform = Platform(folder, **options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="platform", daemon=True
+        )
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        """Once. Raises PlatformError."""
+        self._thread.start()
+        try:
+            self._wait(self.platform.start())
+        except BaseException:
+            self._end()
+            raise
+
+    def stop(self):
+        """Once; start again on the same folder with a new LocalPlatform."""
+        try:
+            self._wait(self.platform.stop())
+        finally:
+            self._end()
+
+    @property
+    def mqtt_port(self) -> int:
+        return self.platform.mqtt_port
+
+    @property
+    def http_port(self) -> int:
+        return self.platform.http_port
+
+    @property
+    def access_log(self) -> list:
+        """The requests for files so far, oldest first, see files.Access."""
+        return list(self.platform.files.log)
+
+    def add_product(self, key: str = "", name: str = "") -> str:
+        """Returns its key."""
+        return self._do(lambda: self.platform.registry.add_product(key, name))
+
+    def add_device(self, product: str, identifier: str, name: str = "") -> str:
+        """Returns its secret."""
+        return self._do(lambda: self.platform.registry.add_device(product, identifier, name))
+
+    def upload(self, product: str, path, version: str, name: str = "", file: str = "") -> int:
+        """Returns the firmware's id."""
+        return self._wait(self.platform.registry.upload(product, path, version, name, file))
+
+    def url_of(self, firmware: int | str) -> str:
+        """Where devices fetch it."""
+        return self._do(lambda: self.platform.url_of(firmware))
+
+    def upgrade(self, firmware: int | str, devices: list[str] | None = None, **settings) -> int:
+        """settings: those of Platform.upgrade. Returns the batch's number."""
+        return self._do(lambda: self.platform.upgrade(firmware, devices, **settings))["batch"]
+
+    def status(self, batch: int) -> list[Row]:
+        """The devices of the batch."""
+        return self._do(lambda: self.platform.status(batch))
+
+    def state(self, batch: int) -> str:
+        """In Progress, Completed or Aborted."""
+        return self._do(lambda: self.platform.batch(batch))["state"]
+
+    def wait(self, batch: int, timeout: float = 60) -> list[Row]:
+        """Until all its devices are at rest. Returns status(batch). Raises TimeoutError."""
+        return self._wait(self.platform.wait(batch, timeout), timeout + _CALL_S)
+
+    def wait_seen(self, devices: list[str], timeout: float = 60):
+        """Until all these devices have reported a version. Raises TimeoutError."""
+        self._wait(self.platform.wait_seen(devices, timeout), timeout + _CALL_S)
+
+    def devices(self, product: str = "") -> list[dict]:
+        """What is known of the devices: identifier, version, seen, ..."""
+        return self._do(lambda: self.platform.registry.devices(product))
+
+    def events(self, device: str) -> list[dict]:
+        """The log of a device, oldest first: time, batch, kind, text."""
+        return self._do(lambda: self.platform.events(device))
+
+    def abort(self, batch: int):
+        self._do(lambda: self.platform.abort(batch))
+
+    def publish(self, topic: str, payload: str | bytes, retain: bool = False):
+        """Any message to any topic, past the logic: for tests of devices."""
+        self._do(lambda: self.platform.publish(topic, payload, retain))
+
+    def _do(self, function):
+        async def call():
+            return function()
+
+        return self._wait(call())
+
+    def _wait(self, coroutine, seconds=_CALL_S):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(seconds)
+
+    def _end(self):
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CALL_S)
+        self._loop.close()

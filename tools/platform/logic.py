@@ -1,0 +1,254 @@
+"""
+The upgrade logic: what a request, a message or a moment makes of all that is in the books.
+
+Pure: no I/O and no clock. Whoever runs it passes the time in, and carries out what comes back: a
+list of `Changed`, `Note` and `Publish`. Store first, then publish. What happens to one device in a
+batch is in `course`.
+Source: docs/protocol.md; where that leaves a choice, the comment says (ours).
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tools.platform import course, model, wire
+from tools.platform.books import Books
+from tools.platform.model import Batch, Device, Firmware, Key, PlatformError, Task
+
+_MESSAGE_MAX = 200  # characters of a device's message that are kept
+
+
+@dataclass
+class Publish:
+    """Send this payload (str, JSON) to this topic at QoS 1."""
+
+    topic: str
+    payload: str
+
+
+@dataclass
+class Changed:
+    """This record (Device, Batch or Task) is new, or other than it was: store it."""
+
+    record: object
+
+
+@dataclass
+class Note:
+    """A line for the device's log. batch: its number, None = none."""
+
+    key: Key
+    batch: int | None
+    kind: str
+    text: str
+
+
+class Upgrades:
+    """
+    The logic over its books.
+
+    url_of: the URL of a Firmware; reply_s: seconds in which the reply to a command must come.
+    """
+
+    def __init__(self, url_of: Callable[[Firmware], str], reply_s: float = course.REPLY_S):
+        self.books = Books(url_of)
+        self._reply_s = reply_s
+        self._out: list[Publish | Changed | Note] = []
+
+    # What people ask for
+
+    def start(self, now: float, batch: Batch, devices: Iterable[Device]) -> tuple[dict, list]:
+        """
+        A new batch; the commands go out with the next `tick`. batch: checked by
+        `model.check_batch`, its id unused.
+
+        Returns ({identifier: why it was left out}, effects). Raises PlatformError when no device
+        is left.
+        """
+        firmware = self.books.firmware[batch.firmware]
+        reasons = [(device, self.books.left_out(device, firmware)) for device in devices]
+        chosen = [Task(batch.id, *device.key, due=now) for device, reason in reasons if not reason]
+        left_out = {device.identifier: reason for device, reason in reasons if reason}
+        if not chosen:
+            why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+            raise PlatformError(f"no device to upgrade ({why or 'the product has none'})")
+        for record in (batch, *chosen):
+            self.books.enter(record)
+            self._out.append(Changed(record))
+        return left_out, self._effects()
+
+    def abort(self, now: float, batch: Batch) -> list:
+        """
+        Stops the devices that are not Pushed yet. Returns effects.
+        Raises PlatformError when the batch has ended.
+        """
+        state = self.books.state(batch)
+        if state != model.IN_PROGRESS:
+            raise PlatformError(
+                f"batch {batch.id} is {state}: only one In Progress can be aborted"
+            )
+        batch.aborted = True
+        self._out.append(Changed(batch))
+        for task in self.books.tasks(batch):
+            with self._change(task):
+                course.aborted(task, batch, now)
+        return self._effects()
+
+    # What happens
+
+    def receive(
+        self, now: float, product: str, identifier: str, name: str, payload: bytes
+    ) -> list:
+        """
+        A message of a device. name: the last part of its topic. Unknown or malformed ones change
+        no task.
+        """
+        device = self.books.devices.get((product, identifier))
+        handler = self._HANDLERS.get(name)
+        if device is None or handler is None:
+            return []
+        device.seen = now
+        self._out.append(Changed(device))
+        try:
+            handler(self, now, device, *wire.read(payload))
+        except wire.Malformed:
+            self._note(device.key, None, name, "not understood")
+        return self._effects()
+
+    def tick(self, now: float) -> list:
+        """Time passes: sends what is to be sent, ends what has waited too long."""
+        for task in self.books.live():
+            if now < task.due:
+                continue
+            with self._change(task):
+                if course.overdue(task, self.books.batches[task.batch], now):
+                    course.pushed(task, now, "", self._reply_s)
+                    payload = wire.write(self.books.msg_id(task), self.books.command(task))
+                    self._publish(task.key, wire.UPGRADE, payload)
+        return self._effects()
+
+    def listening(self, now: float) -> list:
+        """
+        The platform hears its devices again, after a start or a lost connection: whoever it waits
+        for gets the time of one reply at least, since what was said meanwhile may only come now
+        (ours).
+        """
+        for task in self.books.live():
+            if task.status in course.WAITS_FOR_DEVICE and task.due < now + self._reply_s:
+                task.due = now + self._reply_s
+                self._out.append(Changed(task))
+        return self._effects()
+
+    # The messages of a device
+
+    def _reply(self, now, device, msg_id, code, data):
+        self._note(device.key, None, wire.UPGRADE_REPLY, f"{code}")
+        task, known = self.books.match(device, msg_id, None)
+        if not known or code is None or not self.books.hears(task, now):
+            return
+        batch = self.books.batches[task.batch]
+        with self._change(task):
+            if code in wire.ACCEPTING:
+                course.accepted(task, batch, now)
+            else:
+                course.refused(task, batch, now, code, _text(data))
+
+    def _progress(self, now, device, msg_id, code, data):
+        status, progress = wire.word(data, "status"), data.get("progress")
+        if status not in wire.STATUSES:
+            raise wire.Malformed
+        if type(progress) is not int or not 0 <= progress <= 100:
+            raise wire.Malformed
+        code = data["code"] if type(data.get("code")) is int else code
+        said = f"{status} {progress}" + (f" {code}" if code else "")
+        self._note(device.key, None, wire.PROGRESS, said)
+        task, known = self.books.match(device, msg_id, data.get("firmwareVersion"))
+        if task is None or not self.books.hears(task, now):
+            return
+        batch = self.books.batches[task.batch]
+        with self._change(task):
+            if status != wire.FAILED:
+                course.progressed(task, batch, now, progress)
+            elif known or self._tells_more(task, f"{msg_id} {code}"):
+                task.outcome = f"{msg_id} {code}"
+                task.progress = progress
+                course.failed(task, batch, now, code, _text(data))
+
+    def _tells_more(self, task, outcome):
+        # A failure by an id that is not of the present attempt: it counts when the device has
+        # replied to this one, and it is no repeat. So a device may go on with an attempt before,
+        # and one that comes back late does not spoil a new one.
+        return (
+            task.status != model.PUSHED
+            and task.status in course.WAITS_FOR_DEVICE
+            and task.outcome != outcome
+        )
+
+    def _version(self, now, device, msg_id, code, data):
+        version = wire.word(data, "firmwareVersion")
+        if not wire.is_version(version):
+            raise wire.Malformed
+        device.version = version
+        self._note(device.key, None, wire.VERSION, version)
+        for task in self.books.tasks_of(device):
+            unsettled = not task.at_rest or self.books.hears(task, now)
+            if unsettled and self.books.target(task).version == version:
+                with self._change(task):
+                    course.succeeded(task)
+
+    def _get(self, now, device, msg_id, code, data):
+        version = wire.word(data, "firmwareVersion")
+        own = {"productKey": device.product, "identifier": device.identifier, **data}
+        key = wire.word(own, "productKey"), wire.word(own, "identifier")
+        self._note(device.key, None, wire.GET, version)
+        if (
+            version or key != device.key
+        ):  # information, also on behalf of another device: starts nothing
+            answer = self.books.information(key, version)
+        else:
+            answer = None
+            task = self.books.waiting(device, now)
+            if task:
+                with self._change(task):
+                    course.pushed(task, now, msg_id, self._reply_s)
+                answer = self.books.command(task)
+        if answer:
+            payload = wire.write(msg_id, answer)
+        else:
+            payload = wire.not_existed(msg_id, version)
+        self._publish(device.key, wire.GET_REPLY, payload)
+
+    _HANDLERS = {
+        wire.UPGRADE_REPLY: _reply,
+        wire.PROGRESS: _progress,
+        wire.VERSION: _version,
+        wire.GET: _get,
+    }
+
+    # What goes out
+
+    @contextmanager
+    def _change(self, task):
+        # What is done inside changes the task: sort and store it, and note a new status.
+        before = task.status
+        yield
+        self.books.sort(task)
+        self._out.append(Changed(task))
+        if task.status != before:
+            remark = f" ({task.remark})" if task.remark else ""
+            self._note(task.key, task.batch, "status", task.status + remark)
+
+    def _publish(self, key, name, payload):
+        self._out.append(Publish(wire.topic(key, name), payload))
+
+    def _note(self, key, batch, kind, text):
+        self._out.append(Note(key, batch, kind, text))
+
+    def _effects(self):
+        out, self._out = self._out, []
+        return out
+
+
+def _text(data):
+    message = data.get("message")
+    return message[:_MESSAGE_MAX] if type(message) is str else ""

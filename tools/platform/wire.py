@@ -1,0 +1,81 @@
+"""
+The wire, read from this side: the names of `ota/protocol.py`, and messages of devices with their
+types checked.
+
+The device module trusts less and checks later, for its size; here each field is what it should be,
+or the message is refused.
+"""
+
+import json
+
+import ota.protocol as protocol  # noqa: PLR0402 - `from ota` would load the agent
+
+UPGRADE = protocol._UPGRADE
+UPGRADE_REPLY = protocol._UPGRADE_REPLY
+PROGRESS = protocol._PROGRESS
+VERSION = protocol._VERSION
+GET = protocol._GET
+GET_REPLY = protocol._GET_REPLY
+
+FAILED = protocol._FAILED
+STATUSES = (
+    protocol._DOWNLOADING,
+    protocol._VERIFYING,
+    protocol._BURNING,
+    protocol._RESTARTING,
+    protocol._SUCCEEDED,
+    protocol._FAILED,
+)
+ACCEPTING = (protocol._ACCEPTED, protocol._LATER)
+
+_VERSION_CHARACTERS = "._-"
+
+
+class Malformed(Exception):
+    """A message that is not as the protocol says."""
+
+
+def topic(key: tuple[str, str], name: str) -> str:
+    """key: product key and identifier, or "+" for any."""
+    return protocol.PREFIX % key + name
+
+
+def read(payload: bytes) -> tuple[str, int | None, dict]:
+    """
+    Takes a message apart: msgId ("" = none), code (None = none), data ({} = none). Raises
+    Malformed.
+    """
+    try:
+        msg_id, code, data = protocol.decode(payload)
+    except protocol.OTAError as error:
+        raise Malformed from error
+    data = {} if data is None else data
+    if type(data) is not dict or not (code is None or type(code) is int):
+        raise Malformed
+    return msg_id, code, {key.strip(): value for key, value in data.items()}
+
+
+def write(msg_id: str, data: dict) -> str:
+    """A command, or an answer to get."""
+    return protocol.encode(msg_id, data)
+
+
+def not_existed(msg_id: str, version: str) -> str:
+    """The answer to a get of what there is not. Source: the guidance, 8."""
+    message = f"FirmwareVersion {version} not existed"
+    return json.dumps({"msgId": msg_id, "code": 404, "message": message})
+
+
+def word(data: dict, key: str) -> str:
+    """
+    An enumerated value or a name, that comes with stray spaces in the guidance. Raises Malformed.
+    """
+    value = data.get(key)
+    if type(value) is not str:
+        raise Malformed
+    return value.strip()
+
+
+def is_version(text: str) -> bool:
+    """True for 1 to 100 of A-Z a-z 0-9 . _ -"""
+    return text.isascii() and protocol.is_text(text, _VERSION_CHARACTERS, protocol._VERSION_MAX)
