@@ -16,7 +16,7 @@ _COMMANDS = {
 
 
 def main(argv: list[str]) -> int:
-    """Runs a sub-command. argv: its name, its arguments. Returns the exit status, 2 = no such name."""
+    """Runs a sub-command. argv: its name and arguments. Returns the exit status, 2 = no such."""
     name, *rest = argv or [""]
     if name in _COMMANDS:
         sys.argv[0] = f"python -m tools {name}"  # what argparse calls the program
