@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from tools.device.layout import make_flash
+from tools.image.build import build
 from tools.toolchain import LIB, ROOT, compile_mpy, micropython, which
 
 TESTS = ROOT / "unix_port_tests"
@@ -61,6 +63,7 @@ class Runner:
         self._interpreter = interpreter or micropython()
         self._work = work
         self._deadline_s = deadline_s
+        self._image = build(work / "image.bin", {}).read_bytes()
         folders = [port.resolve(), tests.resolve(), TESTS, LIB]
         if self._mpy_version() == _MPY_VERSION:
             # Compiled beforehand the files take less of the small heap, as on a device. Another
@@ -81,7 +84,8 @@ class Runner:
         cwd = folder / "fs"
         cwd.mkdir()
         flash = folder / "flash.bin"
-        make_flash(flash)
+        # A device fresh from the factory: partition table, a bootable image in the first slot.
+        make_flash(flash, {"ota_0": self._image})
         environment = {
             **os.environ,
             "MICROPYPATH": ":".join(map(str, self._path)),
@@ -125,15 +129,6 @@ class Runner:
             except ValueError:  # as it is, so that its own test shows the error
                 shutil.copy(source, path)
         return target
-
-
-def make_flash(path: Path) -> None:
-    """A device fresh from the factory: partition table, a bootable image in the first slot."""
-    try:
-        from tools.device.device import make_flash as make
-    except ImportError:
-        return
-    make(path)
 
 
 def _kill(process: subprocess.Popen) -> None:
