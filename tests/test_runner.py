@@ -20,6 +20,17 @@ FILES = {
     "syntax": ("def test_a(self) pass", 0, 1, 0, "died"),
     "import_exits": ("pass\nsys.exit(0)", 0, 1, 0, "died"),
     "hangs": ("def test_a(self):\n  while True: time.sleep(1)", 0, 1, 0, "killed"),
+    "violates": (
+        "def test_a(self):\n"
+        "  from esp32 import Partition\n"
+        "  slot = Partition(Partition.RUNNING).get_next_update()\n"
+        "  slot.writeblocks(0, b'\\x00', 0)\n"
+        "  slot.writeblocks(0, b'\\x01', 0)",
+        1,
+        1,
+        0,
+        "1 flash violations",
+    ),
     "dies": ("def test_a(self): import os; os.system('kill -9 $PPID')", 0, 1, 0, "died"),
 }
 

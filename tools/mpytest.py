@@ -3,7 +3,8 @@ Runs unix_port_tests/ under MicroPython: each file in a process of its own, on a
 with the heap of an ESP32, once for each generation of the boot loader.
 
 The folder with esp32, machine and network (PORT) and the interpreter can be others than ours.
-A file fails when a test does, when it has no test, when it dies and when it outlives its deadline.
+A file fails when a test does, when it has no test, when it dies or outlives its deadline, and
+when it asks more of the flash than a flash can do.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tools.device.layout import make_flash
+from tools.device.port.flash import read_counters
 from tools.image.build import build
 from tools.toolchain import LIB, ROOT, compile_mpy, micropython, which
 
@@ -110,7 +112,11 @@ class Runner:
             finally:
                 _kill(process)
             output.seek(0)
-            return _judge(label, status, output.read(), self._deadline_s)
+            one = _judge(label, status, output.read(), self._deadline_s)
+        violations = read_counters(str(flash))["violations"]
+        if violations and not one.why:
+            return one._replace(failed=one.failed + 1, why=f"{violations} flash violations")
+        return one
 
     def _mpy_version(self) -> int:
         command = "import sys; print(getattr(sys.implementation, '_mpy', 0) & 0xFF)"
