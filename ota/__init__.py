@@ -5,15 +5,17 @@ Firmware upgrades over the air: the public names, loaded when first used. No wor
     while True:
         agent.poll()
 
-Names: init, OTA, OTAError (agent.py), Link (link.py). init is OTA itself: the guidance's name of the constructor.
+Names: init, OTA (agent.py), OTAError (protocol.py), Link (link.py). init is OTA itself: the guidance's name of the constructor.
 """
 
 
 def __getattr__(name):
-    if name == "Link":
-        from .link import Link
-
-        return Link
-    from . import agent
-
-    return getattr(agent, name)
+    if name in ("init", "OTA"):
+        from .agent import OTA as value
+    elif name == "OTAError":
+        from .protocol import OTAError as value
+    elif name == "Link":
+        from .link import Link as value
+    else:
+        raise AttributeError(name)
+    return value

@@ -5,31 +5,14 @@ The MQTT callback only queues; work happens in poll(). What an upgrade needs (up
 Never prints, never waits. Source: the guidance (the eight calls); docs/protocol.md (device rules).
 """
 
-import gc
 import sys
 from random import getrandbits
 
 import machine
-from micropython import const
 
-from . import protocol
 from .journal import Journal
-from .protocol import OTAError, is_text
+from .protocol import PREFIX, Command, OTAError, decode, encode, is_text
 from .stream import after, left
-
-_UPGRADE = const("upgrade")
-_UPGRADE_REPLY = const("upgrade_reply")
-_PROGRESS = const("progress")
-_VERSION = const("version")
-_GET = const("get")
-_GET_REPLY = const("get_reply")
-
-_DOWNLOADING = const("downloading")
-_VERIFYING = const("verifying")
-_BURNING = const("burning")
-_RESTARTING = const("restarting")
-_SUCCEEDED = const("succeeded")
-_FAILED = const("failed")
 
 _ACCEPTED = const(200)
 _LATER = const(202)
@@ -53,16 +36,16 @@ _SWITCHING = const(3)
 _DONE = const(4)
 _TOLD = const(5)
 
-# What poll() works at. From BEGIN on the device is busy.
+# What the agent is at.
 _UNINIT = const(0)
 _READY = const(1)
 _ASK = const(2)  # a silent upgrade waits for the application's word
-_BEGIN = const(3)
-_TRIAL = const(4)
-_LEAVE = const(5)  # the restart comes
-_RUN = const(6)  # from here on is_fetching()
-_RENEW = const(7)  # the URL ran out, a new one is asked for
-_YIELD = const(8)  # fetch_yield() downloads
+_BEGIN = const(3)  # from here on another command is refused: busy
+_RUN = const(4)  # poll() downloads
+_RENEW = const(5)  # the URL ran out, a new one is asked for
+_YIELD = const(6)  # fetch_yield() downloads
+_TRIAL = const(7)  # the running image must prove itself; from here on nothing can be cancelled
+_LEAVE = const(8)  # the restart comes
 
 _QUEUE_MAX = const(8)  # messages between two calls of poll(); more are dropped, and asked for after the next connection
 _OUTBOX_MAX = const(16)
@@ -100,14 +83,18 @@ class OTA:
     on_silent = self_test = on_message = on_info = None
     #: a machine.WDT that poll() feeds
     wdt = None
+    #: ticks, when the next step of the present phase is due
+    due = 0
 
     _phase = _UNINIT
-    _session = _percent = 0
-    _told = _fetched = False
-    _message = ""
-    # pid of the message under way; msgId of our last empty get; the sign that this start goes on with
+    _session = 1
+    # the platform has our version; a download ended; its URL was renewed
+    _told = _fetched = _renewed = False
+    # packet id of the message under way; msgId of our last empty get; the sign that this start goes on with
     _pid = _get_id = _kept = None
-    _command = _upgrade = _fetch = _trial = None
+    # what is at work: Command or Journal; Upgrade or Download
+    _command = _job = None
+    _message = ""
 
     def __init__(self, product_key, device_name, mqtt_client, identifier=None, version="0", **settings):
         identifier = identifier or device_name
@@ -121,29 +108,31 @@ class OTA:
             setattr(self, name, settings[name])
         self._client = mqtt_client
         self._phase = _READY
-        self._prefix = protocol.PREFIX % (product_key, identifier)
+        self._prefix = PREFIX % (product_key, identifier)
         self._queue = []
         self._outbox = []
         self._id = getrandbits(30)
         self._journal = journal = Journal().load()
 
-        from . import trial
+        from .trial import begin, running_version, step
 
-        if trial.begin(self, journal):
-            self._trial = trial
+        if begin(self, journal):
+            self._trial = step
             self._command = journal
             self._phase = _TRIAL
-        self.version = trial.version(version)
+        self.version = running_version(journal, version)
         _unload("trial")
         # What this start goes on with, as soon as the platform tells the URL again.
         if _WAITING <= journal.state <= _SWITCHING:
             self._kept = journal.sign
         mqtt_client.set_callback(self._receive)
         try:
-            for name in (_UPGRADE, _GET_REPLY):
+            for name in ("upgrade", "get_reply"):
                 mqtt_client.subscribe(self._prefix + name, 1)
         except Exception:  # umqtt's own exceptions have no common class
             raise OTAError(_MQTT)
+        if not hasattr(mqtt_client, "up"):
+            self.connected()
 
     def __enter__(self):
         return self
@@ -154,12 +143,8 @@ class OTA:
     def destroy(self):
         """Stops a download, reports it (471), forgets all. Twice is harmless. Source: the guidance, 2."""
         if self._phase:
-            try:
-                self._stop(_DESTROYED)
-            except OTAError:
-                pass  # the next start reports it
-            self._client.set_callback(self.on_message)
-            self._queue = self._outbox = None
+            self._stop(_DESTROYED)  # what does not get out now, the next start reports
+            self._queue = self._outbox = ()
             self._phase = _UNINIT
 
     def cancel(self):
@@ -173,17 +158,17 @@ class OTA:
         """
         if type(progress) is not int or not 0 <= progress <= 100 or not is_text(status, "_", 20):
             raise OTAError(_ARGUMENT)
-        self._report(status, progress)
+        self._report(status, progress, 0)
         self._pump()
 
     def report_firmware_version(self, version=None):
         """version: str, by default the running one. Raises OTAError 480, 481, 482 (kept, and sent later). Source: the guidance, 4."""
-        self._tell(_VERSION, version or self.version)
+        self._tell("version", version or self.version)
         self._pump()
 
     def is_fetching(self):
         """1 while a download runs, else 0. Source: the guidance, 5."""
-        return int(self._phase >= _RUN)
+        return int(_RUN <= self._phase <= _YIELD)
 
     def fetch_finish(self):
         """1 when a download ended, else 0. Source: the guidance, 6."""
@@ -196,32 +181,30 @@ class OTA:
         buf: bytearray; timeout_s: int, for this call. Returns bytes read (> 0), 0 when none came in time, -1 when the download
         is complete and its digest right, else -code. Raises OTAError 481 while poll() does the upgrade. Source: the guidance, 7.
         """
-        if self._upgrade:
-            raise OTAError(_STATE)
-        if self._phase:
-            self._handle()
-        command = self._command
-        if self._phase == _BEGIN:
-            from .download import Download
-
-            self._journal.take(command, _FETCHING)
-            self._fetch = Download(self, command, 1 << 30, 0)
-            self._start(_YIELD)
-        if self._phase != _YIELD:
-            return -_STATE
         end = after(timeout_s * 1000)
+        if _RUN <= self._phase < _YIELD:
+            raise OTAError(_STATE)
+        self._handle()
+        command = self._command
         try:
+            if self._phase == _BEGIN:
+                from .download import Download
+
+                self._journal.take(command, _FETCHING)
+                self._start(_YIELD, Download(self, command, 1 << 30, 0))
+            if self._phase != _YIELD:
+                return -_STATE
             while True:
-                n = self._fetch.readinto(memoryview(buf), min(left(end), 500))
+                n = self._job.readinto(memoryview(buf), min(left(end), 500))
                 if n < 0:
-                    if not self._fetch.is_right(command.sign):
+                    if not self._job.is_right(command.sign):
                         raise OTAError(_DIGEST)
                     self._journal.save(_IDLE)
                     self._end()
                 if n or not left(end):
                     return n
         except OTAError as e:
-            self._fail(e.code, e.detail)
+            self._fail(e)
             return -e.code
 
     def get_firmware_info(self, version, product_key=None, identifier=None):
@@ -230,7 +213,7 @@ class OTA:
 
         Returns the msgId of the request, str. Raises OTAError 480, 481, 482 (kept, and sent later). Source: the guidance, 8.
         """
-        msg_id = self._tell(_GET, version, product_key, identifier)
+        msg_id = self._tell("get", version, product_key, identifier)
         self._pump()
         return msg_id
 
@@ -246,68 +229,46 @@ class OTA:
             self.wdt.feed()
         client = self._client
         client.check_msg()
-        session = getattr(client, "up", self._session or 1)
+        session = getattr(client, "up", 1)
         if session and session != self._session:
             self._session = session
             self.connected()
         self._handle()
         try:
             self._pump()
-        except OTAError:
-            pass  # kept; check_msg sees to the connection
-        phase = self._phase
-        # An outcome that the platform does not have yet must not be written over.
-        if phase < _TRIAL and self._journal.state == _DONE:
-            return
-        if phase == _ASK and self.on_silent and not left(self.due):
-            self.due = after(self.ask_s * 1000)
-            if self.on_silent(self._command):
-                self._command.silent = False
-                self._phase = _BEGIN
-        elif phase == _BEGIN:
-            self._begin()
-        elif phase == _TRIAL:
-            self._try()
-        elif phase == _LEAVE and (not left(self.due) or not self._outbox):
-            machine.reset()
-        elif phase == _RUN:
-            self._advance()
-        elif phase == _RENEW and not left(self.due):
-            self._fail(_HTTP_STATUS)
+            self._work()
+        except (OTAError, MemoryError) as e:
+            self._fail(e)
 
     def connected(self):
-        """
-        After every (re)connection: what the platform must know, and what we may have missed. poll() calls it itself for a Link
-        and for the first connection.
-        """
+        """After every (re)connection: what the platform must know, and what we may have missed. With a Link, poll() calls it itself."""
         self._pid = None
         if not self._told:
-            self._tell(_VERSION, self.version)
+            self._tell("version", self.version)
         if self._phase != _TRIAL:
             self._outcome()
-            self._get_id = self._tell(_GET, "")
+            self._get_id = self._tell("get", "")
 
     # Messages in
 
     def _receive(self, topic, msg):
-        if len(self._queue) < _QUEUE_MAX:
+        if self._phase and len(self._queue) < _QUEUE_MAX:
             self._queue.append((topic, msg))
 
     def _handle(self):
         while self._queue:
             topic, msg = self._queue.pop(0)
             name = topic.decode()
-            if name == self._prefix + _UPGRADE:
-                self._offer(msg, False)
-            elif name == self._prefix + _GET_REPLY:
-                self._offer(msg, True)
+            is_answer = name == self._prefix + "get_reply"
+            if is_answer or name == self._prefix + "upgrade":
+                self._offer(msg, is_answer)
             elif self.on_message:
                 self.on_message(topic, msg)
 
     def _offer(self, msg, is_answer):
         msg_id = ""
         try:
-            msg_id, code, data = protocol.decode(msg)
+            msg_id, code, data = decode(msg)
             if is_answer:
                 if msg_id != self._get_id:
                     if self.on_info:
@@ -316,25 +277,23 @@ class OTA:
                 self._get_id = None
                 if not data:  # 404: nothing waits for us
                     return
-            code = self._judge(protocol.Command(msg_id, data, is_answer), is_answer)
+            code = self._judge(Command(msg_id, data, is_answer), is_answer)
         except OTAError as e:
             code = e.code
-        self._send(_UPGRADE_REPLY, {}, 1, msg_id, code)
+        self._send("upgrade_reply", {}, 1, msg_id, code)
 
     def _judge(self, command, is_answer):
+        # Takes a command on, or not. Returns the code to answer.
         journal = self._journal
         phase = self._phase
-        at_work = self._command
         if phase >= _BEGIN:
-            if at_work.version != command.version:
+            if self._command.version != command.version:
                 return _PENDING if phase == _TRIAL else _BUSY
-            if phase == _RENEW and at_work.sign == command.sign:
-                self._upgrade.download.url = command.url
+            if phase == _RENEW and self._command.sign == command.sign:
+                self._job.url = command.url
                 self._phase = _RUN
             return _ACCEPTED
-        if (journal.state == _TOLD or journal.state == _DONE and journal.code) and (
-            command.msg_id == journal.msg_id or is_answer and command.sign == journal.sign
-        ):
+        if journal.code and (command.msg_id == journal.msg_id or is_answer and command.sign == journal.sign):
             return _FAILED_BEFORE
         self._command = command
         if command.sign == self._kept:
@@ -350,15 +309,17 @@ class OTA:
 
     # Messages out
 
-    def _send(self, name, data, qos=1, msg_id=None, code=None):
+    def _send(self, name, data, qos, msg_id=None, code=None):
         if not self._phase:
             raise OTAError(_STATE)
         if msg_id is None:
             self._id += 1
-            msg_id = "%x" % self._id
-        if len(self._outbox) >= _OUTBOX_MAX:
+            msg_id = str(self._id)
+        item = (name, encode(msg_id, data, code), qos)
+        if item not in self._outbox:
+            self._outbox.append(item)
+        if len(self._outbox) > _OUTBOX_MAX:
             self._outbox.pop(1)  # the first may be under way
-        self._outbox.append((name, protocol.encode(msg_id, data, code), qos))
         return msg_id
 
     def _tell(self, name, version, product_key=None, identifier=None):
@@ -368,28 +329,29 @@ class OTA:
         if identifier:
             data["productKey"] = product_key
             data["identifier"] = identifier
-        return self._send(name, data)
+        return self._send(name, data, 1)
 
-    def _report(self, status, progress):
+    def _report(self, status, progress, code):
         journal = self._journal
         data = {"firmwareVersion": journal.version or self.version, "status": status, "progress": progress}
-        if status == _FAILED and journal.code:
-            data["code"] = journal.code
+        if code:
+            data["code"] = code
             data["message"] = self._message
-        self._send(_PROGRESS, data, int(status in (_SUCCEEDED, _FAILED)), journal.msg_id or None)
-        self._percent = progress
+        self._send("progress", data, int(status in ("succeeded", "failed")), journal.msg_id or None)
+        journal.progress = progress
         self.due = after(self.progress_s * 1000)
 
     def _outcome(self):
         # Reports how it ended, if the platform does not know yet.
         journal = self._journal
+        code = journal.code
         if journal.state == _DONE:
-            self._report(_FAILED if journal.code else _SUCCEEDED, journal.progress if journal.code else 100)
+            self._report("failed" if code else "succeeded", journal.progress if code else 100, code)
 
     def _pump(self):
         # Sends what waits: one message of QoS 1 at a time.
         client = self._client
-        while self._outbox and getattr(client, "up", self._session) == self._session:
+        while self._outbox and getattr(client, "up", 1) == self._session:
             name, text, qos = self._outbox[0]
             if self._pid is None:
                 try:
@@ -400,111 +362,111 @@ class OTA:
                 return
             self._pid = None
             self._outbox.pop(0)
-            if name == _VERSION:
+            if name == "version":
                 self._told = True
-            elif name == _PROGRESS and qos and self._journal.state == _DONE:
+            elif name == "progress" and qos and self._journal.state == _DONE:
                 self._journal.save(_TOLD if self._journal.code else _IDLE)
 
     # The upgrade
 
-    def _begin(self):
-        command = self._command
-        if command.version == self.version:  # nothing to do
-            self._journal.take(command, _DONE)
+    def _work(self):
+        journal = self._journal
+        phase = self._phase
+        late = not left(self.due)
+        if phase == _TRIAL:
+            code = self._trial(self, self._told)
+            if code is None:
+                return
+            if code:
+                journal.code = code
+                journal.save(journal.state)
+                machine.reset()
+            if journal.state == _SWITCHING:
+                journal.save(_DONE)
+            self._told = False
             self._end()
-            return
-        try:
-            from .download import Upgrade
-
-            self._upgrade = Upgrade(self, command, self._journal)
-            self._start(_RUN)
-        except OTAError as e:
-            self._fail(e.code)
-        except MemoryError:
-            self._fail(_MEMORY)
-
-    def _start(self, phase):
-        self._phase = phase
-        self._fetched = False
-        self._kept = None
-        self._report(_DOWNLOADING, 0)
-
-    def _advance(self):
-        upgrade = self._upgrade
-        try:
-            progress = upgrade.step()
+            self.connected()
+        elif phase == _LEAVE:
+            if late or not self._outbox:
+                machine.reset()
+        elif phase == _RUN:
+            progress = self._job.step()
             if progress > 95:
-                self._report(_VERIFYING, 96)
-                upgrade.switch(self._journal)
-                self._report(_BURNING, 97)
-                self._report(_RESTARTING, 98)
-                self._upgrade = None
+                self._report("verifying", 96, 0)
+                self._job.switch()
+                self._report("burning", 97, 0)
+                self._report("restarting", 98, 0)
+                self._job = None
                 self._fetched = True
                 self.due = after(_LEAVE_MS)
                 self._phase = _LEAVE
-            elif progress - self._percent >= self.progress_percent and not left(self.due):
-                self._report(_DOWNLOADING, progress)
-        except OTAError as e:
-            if e.detail in (401, 403, 410) and upgrade.download.position and not upgrade.renewed:
-                upgrade.renewed = True
-                self._phase = _RENEW
-                self.due = after(_RENEW_MS)
-                self._get_id = self._tell(_GET, "")
-            else:
-                self._fail(e.code, e.detail)
-        except MemoryError:
-            self._fail(_MEMORY)
+            elif progress - journal.progress >= self.progress_percent and late:
+                self._report("downloading", progress, 0)
+        elif phase == _RENEW:
+            if late:
+                raise OTAError(_HTTP_STATUS)
+        # An outcome that the platform does not have yet must not be written over.
+        elif journal.state != _DONE:
+            command = self._command
+            if phase == _ASK and self.on_silent and late:
+                self.due = after(self.ask_s * 1000)
+                if self.on_silent(command):
+                    self._phase = _BEGIN
+            elif phase == _BEGIN:
+                if command.version == self.version:  # nothing to do
+                    journal.take(command, _DONE)
+                    self._end()
+                else:
+                    from .download import Upgrade
+
+                    self._start(_RUN, Upgrade(self, command, journal))
+
+    def _start(self, phase, job):
+        self._phase = phase
+        self._job = job
+        self._fetched = self._renewed = False
+        self._kept = None
+        self._report("downloading", 0, 0)
 
     def _stop(self, code):
-        if self._command and self._phase not in (_TRIAL, _LEAVE):
-            self._fail(code)
-            self._pump()
+        if _READY < self._phase < _TRIAL:
+            try:
+                self._fail(OTAError(code))
+                self._pump()
+            except OTAError:
+                pass
 
-    def _fail(self, code, detail=0):
+    def _fail(self, error):
         journal = self._journal
-        if self._phase < _RUN:
+        code = getattr(error, "code", _MEMORY)
+        detail = getattr(error, "detail", 0)
+        if code == _MQTT:  # what was to be sent is kept
+            return
+        if self._phase == _RUN and detail in (401, 403, 410) and self._job.position and not self._renewed:
+            self._renewed = True
+            self._phase = _RENEW
+            self.due = after(_RENEW_MS)
+            self._get_id = self._tell("get", "")
+            return
+        if not self._job:
             journal.take(self._command, _FETCHING)
-            self._percent = 0
         journal.code = code
-        journal.progress = self._percent
         journal.save(_DONE)
         self._message = str(detail)
         self._end()
 
     def _end(self):
         # Nothing is at work any more.
-        fetch = self._upgrade.download if self._upgrade else self._fetch
-        if fetch:
-            fetch.close()
+        if self._job:
+            self._job.close()
             self._fetched = True
-        self._command = self._upgrade = self._fetch = None
+        self._command = self._job = None
         self._phase = _READY
         _unload("download")
         self._outcome()
 
-    # The trial
-
-    def _try(self):
-        journal = self._journal
-        code = self._trial.step(self, self._told)
-        if code is None:
-            return
-        if code:
-            journal.code = code
-            journal.save(journal.state)
-            machine.reset()
-        self._trial = None
-        if journal.state == _SWITCHING:
-            journal.save(_DONE)
-        self._told = False
-        self._end()
-        self.connected()
-
-
-init = OTA
-
 
 def _unload(name):
     # Code costs heap: what is done with goes.
-    sys.modules.pop("ota." + name, None)
-    gc.collect()
+    if sys.modules.pop("ota." + name, None):
+        delattr(sys.modules["ota"], name)

@@ -4,11 +4,11 @@ One upgrade, from the first byte to the switch, in slices; loaded while it runs,
 Download: the body of a URL, byte after byte in order, whatever the connection does: resumes by Range, tries again, gives up in
 time, the digest running along. Upgrade: from there into the slot. Neither talks to the platform.
 `requests` opens http, on our Stream, so that headers, body and redirects have bounds. https waits for a certificate to check.
-Source: RFC 9110 (Range, If-Range, Content-Range); docs/protocol.md, docs/hardware.md.
+Source: RFC 9110 (Range, Content-Range); docs/protocol.md, docs/hardware.md.
 """
 
 import gc
-from binascii import unhexlify
+from binascii import hexlify
 from hashlib import md5
 from random import getrandbits
 
@@ -17,9 +17,7 @@ try:
 except ImportError:
     import urequests as requests
 
-from micropython import const
 
-from .journal import read, write
 from .protocol import OTAError
 from .slot import Slot, head
 from .stream import after, call, left
@@ -34,6 +32,7 @@ _REDIRECT = const(434)
 _CERTIFICATE = const(435)
 _TOO_SLOW = const(437)
 _DIGEST = const(440)
+_SWITCH = const(453)
 
 # States of the journal's record, see there.
 _FETCHING = const(2)
@@ -41,8 +40,8 @@ _SWITCHING = const(3)
 
 _OPEN_MS = const(4500)  # connect, request and headers together
 _REDIRECTS_MAX = const(3)
-_GAIN = const(4096)  # bytes; a connection that brought less counts as a failed try
 _SLICE_MS = const(100)  # between two looks at MQTT
+_BLOCK = const(4096)
 _UNIT = const(65536)  # bytes from one note in the journal to the next
 
 
@@ -59,7 +58,6 @@ class Download:
         self._limit = limit
         self._end = after(ota.total_s * 1000)
         self._ranges = True
-        self._etag = "W/"
         self._raw = None
         self.rewind(position)
 
@@ -88,29 +86,20 @@ class Download:
                     self._open()
                 return 0
             if not self._stream.ready(wait_ms):
-                if not left(self._stalled):
-                    raise OTAError(_STALLED)
-                return 0
+                return 0 if left(self._stalled) else self._again(_STALLED)
             rest = self._skip or self.size - self.position
             if rest < len(buf):
                 buf = buf[:rest]
-            self._stream.limit(wait_ms)
             n = self._raw.readinto(buf)
-            if not n:
-                raise OTAError(_LENGTH)
         except OSError as e:
-            return self._again(OTAError(_NO_CONNECTION, e.errno))
+            return self._again(_NO_CONNECTION, e.errno)
         # what is no HTTP, or more than this requests can do
         except (ValueError, IndexError, NotImplementedError, TypeError):
-            return self._again(OTAError(_HTTP_STATUS))
-        except OTAError as e:
-            if e.code not in (_STALLED, _LENGTH, _HTTP_STATUS) or 300 < e.detail < 500:
-                raise
-            return self._again(e)
+            return self._again(_HTTP_STATUS)
+        if not n:
+            return self._again(_LENGTH)
         self._stalled = after(self._ota.stall_s * 1000)
-        self._gained += n
-        if self._gained >= _GAIN:
-            self._tries = 0
+        self._tries = 0
         if self._skip:
             self._skip -= n
             return 0
@@ -120,19 +109,19 @@ class Download:
 
     def is_right(self, sign):
         """True when the digest is sign (32 hex digits); once."""
-        return self.digest.digest() == unhexlify(sign)
+        return hexlify(self.digest.digest()).decode() == sign
 
     def close(self):
         if self._raw:
             self._stream.close()
             self._raw = None
 
-    def _again(self, error):
-        # The next try, later, each wait longer and partly by chance; or the end of them.
+    def _again(self, code, detail=0):
+        # The next try, each wait longer and partly by chance; or the end of them.
         self.close()
         self._tries += 1
         if self._tries > self._ota.tries:
-            raise error
+            raise OTAError(code, detail)
         self._due = after((500 << min(self._tries, 6)) + getrandbits(9))
         return 0
 
@@ -144,7 +133,6 @@ class Download:
         status = response.status_code
         position = self.position
         size = self.size
-        self._gained = 0
         self._stalled = after(self._ota.stall_s * 1000)
         if position:
             self.resumed = True
@@ -153,15 +141,16 @@ class Download:
         elif headers.get("content-range") == "bytes %d-%d/%d" % (position, size - 1, size):
             self._skip = whole = 0
         else:
-            # 206 of another range, or 416: again without a range
+            if status < 500 and status not in (206, 416):
+                raise OTAError(_HTTP_STATUS, status)
+            # The server is not itself, or gives another range: again, without a range.
             self._ranges = False
-            raise OTAError(_HTTP_STATUS, 0 if status in (206, 416) else status)
-        self._etag = headers.get("etag", "W/")
+            return self._again(_HTTP_STATUS, status)
         if "transfer-encoding" in headers:
             whole = 0
         self.size = size = size or whole
         if size <= 0 or whole and whole != size:
-            raise OTAError(_LENGTH, 400)
+            raise OTAError(_LENGTH)
         if size > self._limit:
             raise OTAError(_TOO_LARGE)
 
@@ -175,9 +164,6 @@ class Download:
             headers = {"Host": parts[2]}  # requests leaves the port out
             if self.position and self._ranges:
                 headers["Range"] = "bytes=%d-" % self.position
-                # A weak tag does not vouch for single bytes.
-                if self._etag[:2] != "W/":
-                    headers["If-Range"] = self._etag
             target = []
             # requests follows a redirect by calling itself, without limit or time-out: so we stand in its place.
             requests.request = lambda *a, **k: target.append(a[1].strip())
@@ -193,23 +179,20 @@ class Download:
         raise OTAError(_REDIRECT)
 
 
-class Upgrade:
-    """ota: the settings, see Download; command: Command; journal: Journal. Raises OTAError 423."""
-
-    renewed = False
+class Upgrade(Download):
+    """A download into the slot. journal: Journal. Raises OTAError 423."""
 
     def __init__(self, ota, command, journal):
         gc.collect()
         self._slot = slot = Slot()  # the big buffer first, while the heap is in one piece
         self._command = command
-        kept = 0
+        self._journal = journal
+        units = 0
         if journal.state in (_FETCHING, _SWITCHING) and journal.sign == command.sign and journal.slot == slot.slot:
-            kept = min(int.from_bytes(read("pos"), "little") * _UNIT, command.size & -_UNIT)
-        else:
-            write("pos", 0)
-        journal.take(command, _FETCHING, slot.slot)
-        self._kept = kept
-        self.download = Download(ota, command, slot.size, kept)
+            units = min(journal.units, command.size // _UNIT)
+        journal.take(command, _FETCHING, slot.slot, units)
+        super().__init__(ota, command, slot.size, units * _UNIT)
+        self._kept = self.position
 
     def step(self):
         """
@@ -217,38 +200,42 @@ class Upgrade:
         Raises OTAError, see Slot and Download, and 440.
         """
         slot = self._slot
-        download = self.download
         end = after(_SLICE_MS)
         while left(end):
             filled = slot.filled
             if slot.written < self._kept:
-                slot.take_up()
-                download.digest.update(slot.block)
+                slot.partition.readblocks(slot.written // _BLOCK, slot.block)
+                slot.written += _BLOCK
+                self.digest.update(slot.block)
                 continue
-            n = download.readinto(slot.view[filled:] if filled else slot.view, _SLICE_MS)
+            n = self.readinto(slot.view[filled:] if filled else slot.view, _SLICE_MS)
             if n < 0:
-                if download.is_right(self._command.sign):
+                if self.is_right(self._command.sign):
                     return 96
-                if self._kept < 0 or not download.resumed:
+                if self._kept < 0 or not self.resumed:
                     raise OTAError(_DIGEST)
                 # It may be the fault of what was resumed: once more from zero.
                 self._kept = -1
                 slot.written = 0
-                write("pos", 0)
-                download.rewind(0)
+                self.rewind(0)
             elif n:
-                slot.add(n, download.position == download.size)
-                if not slot.filled and not slot.written % _UNIT:
-                    write("pos", slot.written // _UNIT)
+                slot.add(n, self.position == self.size)
             else:
                 break
-        return slot.written * 95 // (download.size or 1)
+            if not slot.filled and not slot.written % _UNIT:
+                self._journal.units = slot.written // _UNIT
+                self._journal.save(_FETCHING)
+        return slot.written * 95 // (self.size or 1)
 
-    def switch(self, journal):
+    def switch(self):
         """Makes the new image the one to boot. Raises OTAError 453."""
         slot = self._slot
-        # For an image that does not tell its version; the first bytes of the ELF's digest tell builds apart.
-        write("v%d" % slot.slot, bytes(head(slot.partition)[176:184]) + self._command.version.encode())
-        slot.forget()
+        journal = self._journal
+        # For an image that does not tell its version, see trial.running_version.
+        build = hexlify(head(slot.partition)[176:184]).decode()
+        setattr(journal, "v%d" % slot.slot, build + self._command.version)
         journal.save(_SWITCHING)
-        slot.switch()
+        try:
+            slot.partition.set_boot()
+        except OSError as e:  # ESP-IDF's own check refuses the image
+            raise OTAError(_SWITCH, e.errno)

@@ -9,16 +9,13 @@ Source: MQTT 3.1.1; docs/limits.md for what umqtt leaves open.
 from errno import ENOTCONN, ETIMEDOUT
 from random import getrandbits
 
-from micropython import const
 from umqtt import simple
 
 from .stream import after, call, left
 
 _OPEN_MS = const(4500)  # connect and all subscriptions together
-_PACKET_MS = const(700)  # a packet that began to come in
 _ACK_MS = const(10000)
 _PIDS = const(65000)
-_BURST = const(4)  # packets a call, so that a flood does not hold up the rest
 
 
 class Link(simple.MQTTClient):
@@ -30,7 +27,9 @@ class Link(simple.MQTTClient):
     #: the longest wait between two tries to connect, in seconds; large enough to spread a fleet after an outage
     back_off_max_s = 300
     #: see above
-    up = _sessions = _tries = _due = 0
+    up = 0
+    _sessions = _due = 0
+    _wait_ms = 1000
 
     def __init__(self, client_id, server, port=0, user=None, password=None, keepalive=60, **named):
         super().__init__(client_id, server, port, user, password, keepalive, **named)
@@ -41,7 +40,7 @@ class Link(simple.MQTTClient):
         """At the next connection, and again after every reconnection; at once when connected."""
         self._topics.append((topic, qos))
         if self.up:
-            self.sock.limit(_OPEN_MS)
+            self.sock.ready(0)
             super().subscribe(topic, qos)
 
     def publish(self, topic, msg, retain=False, qos=0):
@@ -51,7 +50,10 @@ class Link(simple.MQTTClient):
         """
         if not self.up:
             raise OSError(ENOTCONN)
-        topic, msg = (x.encode() if isinstance(x, str) else x for x in (topic, msg))
+        if isinstance(topic, str):
+            topic = topic.encode()
+        if isinstance(msg, str):
+            msg = msg.encode()
         pid = None
         packet = len(topic).to_bytes(2, "big") + topic
         if qos:
@@ -80,15 +82,16 @@ class Link(simple.MQTTClient):
         try:
             if self.up:
                 self._receive()
-            elif not self._due or not left(self._due):
+            elif not left(self._due):
+                self.pid = 0
                 call(simple, _OPEN_MS, self.connect)
-                self.pid %= _PIDS
                 for topic in self._topics:
                     super().subscribe(*topic)
                 self._sessions += 1
                 self.up = self._sessions
-                self._tries = 0
-                self._alive()
+                self._wait_ms = 1000
+                self._ping_at = after(0)
+                self._dead_at = after(self.keepalive * 1500)
         # umqtt checks replies by assert and index
         except (OSError, AssertionError, IndexError, simple.MQTTException):
             self.drop()
@@ -99,24 +102,18 @@ class Link(simple.MQTTClient):
             self.sock.close()
         self.up = 0
         self.unacked.clear()
-        wait = min(1000 << min(self._tries, 10), self.back_off_max_s * 1000)
-        self._tries += 1
+        wait = self._wait_ms
+        self._wait_ms = min(wait * 2, self.back_off_max_s * 1000)
         self._due = after(wait // 2 + (getrandbits(16) * wait >> 16))
-
-    def _alive(self):
-        self._ping_at = after(self.keepalive * 500)
-        self._dead_at = after(self.keepalive * 1500)
 
     def _receive(self):
         sock = self.sock
-        sock.limit(_PACKET_MS)
-        for _ in range(_BURST):
-            if sock.ready(0):
-                if self.wait_msg() == 0x40:  # PUBACK
-                    self.unacked.discard(int.from_bytes(sock.read(3)[1:], "big"))
-                self._alive()
-        if self.unacked and not left(self._acked) or self.keepalive and not left(self._dead_at):
+        if sock.ready(0):
+            if self.wait_msg() == 0x40:  # PUBACK
+                self.unacked.discard(int.from_bytes(sock.read(3)[1:], "big"))
+            self._dead_at = after(self.keepalive * 1500)
+        if self.unacked and not left(self._acked) or not left(self._dead_at):
             raise OSError(ETIMEDOUT)
-        if self.keepalive and not left(self._ping_at):
+        if not left(self._ping_at):
             self._ping_at = after(self.keepalive * 500)
             self.ping()

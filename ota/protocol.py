@@ -122,7 +122,8 @@ def decode(payload):
                 msg_id = str(msg_id)
             if len(msg_id) <= _ID_MAX and isinstance(msg_id, str):
                 return msg_id, message.get("code"), message.get("data")
-    except (ValueError, AttributeError, TypeError, RuntimeError):  # RuntimeError: nested too deeply
+    # RuntimeError, MemoryError: nested too deeply
+    except (ValueError, AttributeError, TypeError, RuntimeError, MemoryError):
         pass
     raise OTAError(_NOT_UNDERSTOOD)
 
@@ -165,17 +166,18 @@ class Command:
         if method.lower() != "md5":
             raise OTAError(_SIGN_METHOD)
         # A blank or a line's end in a URL would end the request line: header injection.
-        if not (is_text(self.url, "._-~:/?#[]@!$&'()*+,;=%", _URL_MAX) and self.url[:4] == "http"):
+        if not (is_text(self.url, "._-~:/?#[]@!$&'()*+,;=%", _URL_MAX) and self.url.split("//")[0] in ("http:", "https:")):
             raise OTAError(_URL)
 
 
 def is_text(text, others, longest):
     """True for a str of 1 to longest characters of A-Z a-z 0-9 and others."""
-    return (
-        isinstance(text, str)
-        and 0 < len(text) <= longest
-        and all(c.isalpha() or c.isdigit() or c in others for c in text)
-    )
+    if not isinstance(text, str) or not 0 < len(text) <= longest:
+        return False
+    for c in text:
+        if not (c.isalpha() or c.isdigit() or c in others):
+            return False
+    return True
 
 
 def _stripped(obj):

@@ -9,7 +9,6 @@ Source: MicroPython esp32.Partition; ESP-IDF OTA data, esp_app_format.h, esp_app
 from binascii import crc32
 
 from esp32 import Partition
-from micropython import const
 
 from .protocol import OTAError
 
@@ -20,7 +19,6 @@ _COMBINED = const(424)
 _ERASE = const(450)
 _WRITE = const(451)
 _READ_BACK = const(452)
-_SWITCH = const(453)
 
 _BLOCK = const(4096)
 _PART = const(512)  # what is read back at a time
@@ -28,13 +26,10 @@ _HEAD = const(208)  # bytes of an image that we look at
 _IOCTL_BLOCKS = const(4)
 _IOCTL_ERASE = const(6)
 
-# States of a boot record ("OTA data"): NEW 0, PENDING_VERIFY 1, VALID 2, INVALID 3, ABORTED 4, UNDEFINED 0xFFFFFFFF.
-_PENDING_VERIFY = const(1)
 
-
-def slot_of(which):
-    """The slot of Partition.RUNNING or Partition.BOOT, see above."""
-    return Partition(which).info()[1]
+def running():
+    """The Partition that runs."""
+    return Partition(Partition.RUNNING)
 
 
 def head(partition):
@@ -46,35 +41,18 @@ def head(partition):
 
 def records():
     """
-    The boot records whose checksum fits, newest first: [(order int, state int, slot int, Partition, sector int)].
+    Yields the boot records whose checksum fits: (state int, slot int, Partition, sector int).
 
-    Source: ESP-IDF bootloader_common.c; the checksum is over the number alone.
+    Source: ESP-IDF bootloader_common.c; the checksum is over the number alone, and that of a blank sector does not fit.
     """
-    found = []
     slots = sum(p.info()[1] >> 4 == 1 for p in Partition.find(Partition.TYPE_APP))
-    for otadata in Partition.find(Partition.TYPE_DATA, subtype=0):
+    for otadata in Partition.find(Partition.TYPE_DATA, 0):
         for sector in (0, 1):
             entry = bytearray(32)
             otadata.readblocks(sector, entry, 0)
             seq, state, crc = (int.from_bytes(entry[i : i + 4], "little") for i in (0, 24, 28))
-            # A blank sector's checksum does not fit. A tie goes to sector 0.
             if crc32(entry[:4], 0xFFFFFFFF) == crc:
-                found.append((sector - 2 * seq, state, 16 + (seq - 1) % slots, otadata, sector))
-    found.sort(key=lambda r: r[0])
-    return found
-
-
-def failed(state):
-    """True for the state of a record that does not count any more: INVALID, ABORTED."""
-    return 3 <= state <= 4
-
-
-def is_pending():
-    """True while the running image is on trial: it must confirm itself, or the next restart goes back."""
-    for _, state, slot, _, _ in records():
-        if not failed(state):
-            return state == _PENDING_VERIFY and slot == slot_of(Partition.RUNNING)
-    return False
+                yield state, 16 + (seq - 1) % slots, otadata, sector
 
 
 class Slot:
@@ -89,21 +67,22 @@ class Slot:
         self._back = bytearray(_PART)
         self._parts = [view[i : i + _PART] for i in range(0, _BLOCK, _PART)]
         self.filled = self.written = 0
-        running = Partition(Partition.RUNNING)
-        self._own = head(running)
+        own = running()
+        self._own = head(own)
         try:
-            self.partition = partition = running.get_next_update()
-            self.slot = partition.info()[1]
-            if partition.info() == running.info():
+            self.partition = partition = own.get_next_update()
+            self.slot = slot = partition.info()[1]
+            if slot == own.info()[1]:
                 raise AttributeError
         except (OSError, AttributeError):
             raise OTAError(_NO_SLOT)
         self.size = partition.ioctl(_IOCTL_BLOCKS, 0) * _BLOCK
-
-    def take_up(self):
-        """Reads the next block, as written before a restart, into `block`."""
-        self.partition.readblocks(self.written // _BLOCK, self.block)
-        self.written += _BLOCK
+        # The records of earlier failures go, so that one found after the switch is its own; and one that names this slot
+        # already: a second set_boot for the same slot can strand the device on a bad image (ESP-IDF up to 5.5).
+        booting = Partition(Partition.BOOT).info()[1] == slot
+        for state, named, otadata, sector in records():
+            if 3 <= state <= 4 or booting and named == slot:  # INVALID, ABORTED
+                otadata.ioctl(_IOCTL_ERASE, sector)
 
     def add(self, n, last):
         """
@@ -118,14 +97,13 @@ class Slot:
         for i in range(filled, _BLOCK):
             image[i] = 0xFF
         if not self.written:
-            if image[0] != 0xE9 or not 1 <= image[1] <= 16:
+            # Byte 23: a SHA-256 is appended. Without it a flipped bit could go unseen at every start.
+            if image[0] != 0xE9 or not 1 <= image[1] <= 16 or image[23] != 1:
                 raise OTAError(_NO_APPLICATION)
             if image[32:36] != b"\x32\x54\xcd\xab":
                 raise OTAError(_COMBINED)
             if image[12:14] != self._own[12:14]:
                 raise OTAError(_OTHER_CHIP)
-            if image[23] != 1:  # no SHA-256 appended: a flipped bit could go unseen at every start
-                raise OTAError(_NO_APPLICATION)
         block = self.written // _BLOCK
         partition = self.partition
         back = self._back
@@ -145,21 +123,3 @@ class Slot:
             raise OTAError(code, e.errno)
         self.written += filled
         self.filled = 0
-
-    def forget(self):
-        """
-        Takes away the records of earlier failures, so that one found after this switch is its own, and one that names this
-        slot already: a second set_boot for the same slot can strand the device on a bad image (ESP-IDF up to 5.5).
-        The record of the running slot is never touched.
-        """
-        booting = slot_of(Partition.BOOT) == self.slot
-        for _, state, slot, otadata, sector in records():
-            if failed(state) or booting and slot == self.slot:
-                otadata.ioctl(_IOCTL_ERASE, sector)
-
-    def switch(self):
-        """Makes the slot the one to boot, after forget(). Raises OTAError 453 when ESP-IDF's own check refuses the image."""
-        try:
-            self.partition.set_boot()
-        except OSError as e:
-            raise OTAError(_SWITCH, e.errno)

@@ -10,12 +10,11 @@ import socket
 from errno import ECONNRESET, ETIMEDOUT
 from time import ticks_add, ticks_diff, ticks_ms
 
-from micropython import const
 
-_LINE_MAX = const(1024)  # a longer header line is nothing that a firmware server sends
-_LINES_MAX = const(64)
+_HEADERS_MAX = const(8192)  # bytes, of all HTTP headers: more is nothing that a firmware server sends
 _READ_MAX = const(16384)  # the protocol's bound of one message; what is longer is read and thrown away
 _PIECE = const(512)
+_PACKET_MS = const(700)  # what begins to come has to be there by then
 
 
 def after(ms):
@@ -43,15 +42,11 @@ class Stream:
 
     def socket(self, *_):
         self._sock = socket.socket()
-        self._lines = 0
+        self._room = _HEADERS_MAX
         return self
 
-    def limit(self, ms):
-        """From now on all calls together may take ms."""
-        self._end = after(ms)
-
     def connect(self, address):
-        self.limit(self._ms)
+        self._end = after(self._ms)
         sock = self._sock
         sock.settimeout(self._ms / 1000)
         sock.connect(address)
@@ -65,7 +60,8 @@ class Stream:
     setblocking = settimeout
 
     def ready(self, ms):
-        """True when there is something to read, or the other end is gone; waits at most ms."""
+        """True when there is something to read, or the other end is gone; waits at most ms. What is read then ends within 0.7 s."""
+        self._end = after(_PACKET_MS)
         return self._poll.poll(ms)
 
     def readinto(self, buf):
@@ -87,22 +83,21 @@ class Stream:
 
     def readline(self):
         """A line of the HTTP headers; ValueError when they are too long."""
-        self._lines += 1
         line = b""
         while line[-1:] != b"\n":
-            part = self._some(self._sock.readline, _LINE_MAX)
-            line += part
+            part = self._some(self._sock.readline, _PIECE)
             if not part:
                 break
-            if len(line) > _LINE_MAX or self._lines > _LINES_MAX:
+            line += part
+            self._room -= len(part)
+            if self._room < 0:
                 raise ValueError
         return line
 
     def write(self, data, n=None):
         sock = self._sock
         sock.settimeout(self._ms / 1000)
-        n = n or len(data)
-        if sock.write(data, n) != n:
+        if sock.write(data, n or len(data)) != (n or len(data)):
             raise OSError(ETIMEDOUT)
         sock.setblocking(False)
 
@@ -114,7 +109,7 @@ class Stream:
             got = method(arg)
             if got is not None:
                 return got
-            if not self.ready(left(self._end)):
+            if not self._poll.poll(left(self._end)):
                 raise OSError(ETIMEDOUT)
 
 

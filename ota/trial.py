@@ -7,13 +7,11 @@ Source: docs/hardware.md, "Boot loader" and "Starting up".
 """
 
 import sys
+from binascii import hexlify
 
 import machine
-from esp32 import Partition
-from micropython import const
 
-from .journal import read
-from .slot import failed, head, is_pending, records, slot_of
+from .slot import head, records, running
 from .stream import after, left
 
 _NOT_STARTED = const(460)
@@ -24,14 +22,16 @@ _NOT_CONNECTED = const(462)
 _SWITCHING = const(3)
 _DONE = const(4)
 
+# States of a boot record; the others are INVALID 3, ABORTED 4.
 _NEW = const(0)
 _PENDING_VERIFY = const(1)
+_VALID = const(2)
 
 _WDT_MS = const(120000)
 _NEVER_MS = const(0x7FFFFFFF)
 
 
-def version(default):
+def running_version(journal, default):
     """The version of the running image: frozen into it, in its descriptor, noted when it was written, or default."""
     path = sys.path[:]
     # A file `firmware.py` would stay the same whatever image runs.
@@ -44,31 +44,33 @@ def version(default):
         pass
     finally:
         sys.path[:] = path
-    image = head(Partition(Partition.RUNNING))
-    noted = read("v%d" % slot_of(Partition.RUNNING))
+    image = head(running())
     if image[48]:
         return image[48:80].decode().rstrip("\0")
-    return noted[8:].decode() if noted[:8] == image[176:184] else default
+    # Noted for exactly this build: by the first bytes of the ELF's SHA-256.
+    noted = getattr(journal, "v%d" % running().info()[1], "")
+    return noted[16:] if noted[:16] == hexlify(image[176:184]).decode() else default
 
 
 def begin(ota, journal):
     """What became of the switch: the journal is DONE then, else left as it is. Returns True when a trial begins."""
-    if journal.state == _SWITCHING:
-        for _, state, slot, _, _ in records():
-            if slot == journal.slot:
-                if slot == slot_of(Partition.RUNNING):
-                    if state != _PENDING_VERIFY:
-                        journal.save(_DONE)
-                elif state == _NEW:  # a soft reset: the boot loader did not run yet
-                    machine.reset()
-                elif failed(state) or state == _PENDING_VERIFY:
-                    journal.code = journal.code or _NOT_STARTED
-                    journal.save(_DONE)
-                break
-    if is_pending():
-        ota.wdt = machine.WDT(timeout=_WDT_MS)
-        ota.due = after(ota.trial_s * 1000)
-        return True
+    here = running().info()[1]
+    switching = journal.state == _SWITCHING
+    for state, slot, _, _ in records():
+        if slot == here:
+            if state == _PENDING_VERIFY:
+                ota.wdt = machine.WDT(timeout=_WDT_MS)
+                ota.due = after(ota.trial_s * 1000)
+                return True
+        # Earlier failures are not among the records any more, see Slot.
+        elif switching and slot == journal.slot:
+            if state == _NEW:  # a soft reset: the boot loader did not run yet
+                machine.reset()
+            if state != _VALID:
+                journal.code = journal.code or _NOT_STARTED
+                journal.save(_DONE)
+    if switching and journal.slot == here:
+        journal.save(_DONE)
 
 
 def step(ota, connected):
@@ -88,7 +90,7 @@ def step(ota, connected):
             return _SELF_TEST
     if good:
         # It marks the record that is active, which is not ours when the boot loader fell back: see is_pending.
-        Partition.mark_app_valid_cancel_rollback()
+        running().mark_app_valid_cancel_rollback()
         ota.wdt = machine.WDT(timeout=_NEVER_MS)
         return 0
     if not left(ota.due):
