@@ -1,0 +1,102 @@
+"""python -m tools device: make a simulated ESP32, run it, look into it; replay real traces."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tools.image.archive import frozen
+from tools.image.build import DESCRIPTOR, DESCRIPTOR_MAGIC
+
+from . import replay
+from .device import Device
+from .port import otadata
+
+_STATES = {0: "new", 1: "pending", 2: "valid", 3: "invalid", 4: "aborted"}
+
+
+def _device(args: argparse.Namespace, **options) -> Device:
+    return Device(args.folder, generation=args.idf, **options)
+
+
+def _create(args: argparse.Namespace) -> int:
+    device = _device(args).create(args.image)
+    for text in args.put:
+        name, _, file = text.partition("=")
+        device.put(name if file else Path(name).name, Path(file or name))
+    return _info(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    with _device(args, on_line=lambda line: print(line, flush=True)) as device:
+        if not device.flash_path.exists():
+            raise FileNotFoundError(f"{device.flash_path}: make it with `create`")
+        device.start()
+        try:
+            while True:
+                time.sleep(1)
+        except KeyboardInterrupt:
+            return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    device = _device(args)
+    flash = device.open_flash()
+    print(f"flash     {device.flash_path}")
+    for label, kind, _, offset, size in flash.table:
+        print(f"{label:9} {offset:#9x} {size // 1024:5} KiB  {_content(flash, kind, offset)}")
+    for entry in otadata.read(flash) or []:
+        if not otadata.blank(entry):
+            state = _STATES.get(otadata.state(entry), "undefined")
+            print(f"otadata   seq {otadata.seq(entry)}, {state}")
+    flash.close()
+    print("counters  " + ", ".join(f"{name} {n}" for name, n in device.counters.items()))
+    return 0
+
+
+def _content(flash, kind: int, offset: int) -> str:
+    if kind:
+        return ""
+    fields = DESCRIPTOR.unpack(bytes(flash.read(offset + 32, DESCRIPTOR.size)))
+    if fields[0] != DESCRIPTOR_MAGIC:
+        return "no application"
+    version = fields[2].rstrip(b"\0").decode(errors="replace")
+    modules = frozen(lambda at, length: bytes(flash.read(offset + at, length)))
+    return f"application, version {version or '(none)'}, frozen: {len(modules)} modules"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools device", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, about in (
+        ("create", _create, "a new device: flash, filesystem"),
+        ("run", _run, "power on; shows the console until Ctrl-C"),
+        ("info", _info, "what lies in the flash"),
+    ):
+        command = commands.add_parser(name, help=about)
+        command.set_defaults(run=run)
+        command.add_argument("folder", type=Path, help="of the device")
+        command.add_argument("--idf", choices=("5.5", "6.1"), default="5.5", help="boot loader")
+        if name == "create":
+            command.add_argument("image", type=Path, help="application image for ota_0")
+            command.add_argument(
+                "--put",
+                action="append",
+                default=[],
+                metavar="[NAME=]FILE",
+                help="a file onto the filesystem, for example boot.py",
+            )
+    commands.add_parser("replay", help="traces of a real ESP32 against the model", add_help=False)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Exit status: 0 done, 1 failed, 2 wrong arguments."""
+    if argv[:1] == ["replay"]:
+        return replay.main(argv[1:])
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except (OSError, ValueError) as error:
+        print(f"device: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,1 @@
+"""Firmware images for the ESP32: build them, look into them."""
