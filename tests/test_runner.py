@@ -3,6 +3,7 @@
 import pytest
 
 from tools.mpytest import GENERATIONS, Outcome, Runner, report
+from tools.toolchain import micropython
 
 HEAD = "import sys, time, unittest\nclass Tests(unittest.TestCase):\n"
 
@@ -61,13 +62,33 @@ def test_each_file_sees_its_generation_and_a_small_heap(tmp_path, generation):
     assert (one.passed, one.failed) == (1, 0), one.output
 
 
-def _run(tmp_path, content, generation="5.5", deadline_s=60):
+def test_another_interpreter_over_another_port(tmp_path):
+    """One that reads no .mpy of ours gets sources; the other port's modules come first."""
+    interpreter = tmp_path / "other"
+    interpreter.write_text(
+        f'#!/bin/sh\ncase "$*" in *_mpy*) echo 5;; *) exec "{micropython()}" "$@";; esac\n'
+    )
+    interpreter.chmod(0o755)
+    port = tmp_path / "port"
+    port.mkdir()
+    (port / "esp32.py").write_text("NAME = 'other'\n")
+    body = (
+        "def test_a(self):\n"
+        "  import esp32, ota.protocol\n"
+        "  self.assertEqual(esp32.NAME, 'other')\n"
+        "  self.assertTrue(ota.protocol.__file__.endswith('protocol.py'))\n"
+    )
+    one = _run(tmp_path, f"{HEAD} {body}", interpreter=interpreter, port=port)
+    assert (one.passed, one.failed) == (1, 0), one.output
+
+
+def _run(tmp_path, content, generation="5.5", **settings):
     tests, work = tmp_path / "tests", tmp_path / "work"
     tests.mkdir()
     work.mkdir()
     file = tests / "test_it.py"
     file.write_text(content)
-    return Runner(work, tests=tests, deadline_s=deadline_s).run(file, generation)
+    return Runner(work, tests=tests, **settings).run(file, generation)
 
 
 def _outcome(passed, failed, skipped):
