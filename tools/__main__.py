@@ -7,7 +7,7 @@ The help comes from the same table. A sub-command is loaded only when it is call
 import sys
 from importlib import import_module
 
-_COMMANDS = {
+COMMANDS = {
     "demo": "three simulated devices are upgraded, and one rolls back",
     "device": "the simulated ESP32: run one, replay traces of a real one",
     "image": "build firmware images, and look into them",
@@ -18,13 +18,13 @@ _COMMANDS = {
 def main(argv: list[str]) -> int:
     """Runs a sub-command. argv: its name and arguments. Returns the exit status, 2 = no such."""
     name, *rest = argv or [""]
-    if name in _COMMANDS:
+    if name in COMMANDS:
         sys.argv[0] = f"python -m tools {name}"  # what argparse calls the program
         return import_module(f"tools.{name}.cli").main(rest)
     asked = name in ("-h", "--help", "help")
     out = sys.stdout if asked else sys.stderr
     print("usage: python -m tools NAME [-h] ...\n", file=out)
-    for command, about in _COMMANDS.items():
+    for command, about in COMMANDS.items():
         print(f"  {command:10} {about}", file=out)
     return 0 if asked else 2
 
