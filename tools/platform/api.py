@@ -14,7 +14,7 @@ from dataclasses import asdict, is_dataclass
 
 from aiohttp import web
 
-from tools.platform import broker, model
+from tools.platform import model
 from tools.platform.model import PlatformError
 
 _HEADER = "Authorization"
@@ -23,7 +23,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 _CHUNK = 256 * 1024  # bytes
 
 _NUMBER = (int, float)
-# What may be called, on the platform or its registry, and the types of its arguments.
+# What may be called, on the engine or the registry, and the types of its arguments.
 CALLS = {
     "add_product": {"key": str, "name": str},
     "products": {},
@@ -58,7 +58,7 @@ def _guarded(platform, handler):
         given = request.headers.get(_HEADER, "")
         if request.remote not in _LOOPBACK:
             return _error(403, "the API is for this machine alone")
-        if not broker.same(given, _SCHEME + platform.token):
+        if not model.same(given, _SCHEME + platform.token):
             return _error(401, "the token is wrong")
         try:
             return web.json_response({"result": await handler(platform, request)}, dumps=_dumps)
@@ -78,14 +78,9 @@ async def _call(platform, request):
     if types is None or type(arguments) is not dict:
         raise PlatformError(f"no call {name} with such arguments")
     for key, value in arguments.items():
-        kind = types.get(key)
-        if (
-            kind is None
-            or not isinstance(value, kind)
-            or (type(value) is bool and kind is not bool)
-        ):
+        if not _fits(value, types.get(key)):
             raise PlatformError(f"{name}: {key} = {value!r} is not possible")
-    method = getattr(platform, name, None) or getattr(platform.registry, name)
+    method = getattr(platform.engine, name, None) or getattr(platform.registry, name)
     try:
         bound = inspect.signature(method).bind(**arguments)
     except TypeError as error:
@@ -110,6 +105,13 @@ async def _upload(platform, request):
         return await platform.registry.upload(product, path, version, name, file)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _fits(value, kind):
+    if kind is None or (type(value) is bool and kind is not bool):
+        return False
+    texts = type(value) is not list or all(type(item) is str for item in value)
+    return isinstance(value, kind) and texts
 
 
 def _error(status, text):

@@ -8,7 +8,6 @@ back by the device's `get` alone.
 """
 
 import asyncio
-import hmac
 import logging
 import socket
 from collections.abc import Callable
@@ -26,16 +25,6 @@ _STOP_S = 5.0
 
 # (client id, user name, password) -> may it come in?
 Login = Callable[[str, str, str], bool]
-
-
-def user_name(product: str, identifier: str) -> str:
-    """The MQTT user name of a device."""
-    return f"{product}&{identifier}"
-
-
-def same(one: str, other: str) -> bool:
-    """Compares secrets in a time that does not tell how much of them fits."""
-    return hmac.compare_digest(one.encode(), other.encode())
 
 
 class LoginPlugin(BaseAuthPlugin):

@@ -7,6 +7,7 @@ an ETag that no longer fits; and it sends by sendfile, which no brake and no cou
 """
 
 import asyncio
+import socket
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -17,14 +18,15 @@ from aiohttp import hdrs, web
 _LOG_MAX = 10_000  # the newest requests
 _CHUNK = 16 * 1024  # bytes
 _SLICES = 20  # pieces a second when the brake is on, so that bars move
-SEND_BUFFER = 8 * 1024  # bytes, when the brake is on: else a cut falls far behind what was "sent"
+_SEND_BUFFER = 8 * 1024  # bytes, when the brake is on
 
 
 @dataclass
 class Access:
     """
-    One request. range: as asked for, "" = none; status: 0 while it is not known; sent: bytes of
-    the body so far; whole: True when all that was promised has been sent.
+    One request. range: as asked for, "" = none; status: 0 while it is not known; start: the first
+    byte that is sent, so where a download (re)started; length: bytes that were promised from
+    there; sent: bytes so far; ended: no more come.
     """
 
     path: str
@@ -32,15 +34,10 @@ class Access:
     method: str
     time: float = field(default_factory=time.time)
     status: int = 0
+    start: int = 0
+    length: int = 0
     sent: int = 0
-    whole: bool = False
-
-    @property
-    def start(self) -> int:
-        """The first byte that it was answered from: where a download (re)started."""
-        return (
-            int(self.range.removeprefix("bytes=").split("-")[0] or 0) if self.status == 206 else 0
-        )
+    ended: bool = False
 
 
 class Files:
@@ -56,7 +53,7 @@ class Files:
         self.log: deque[Access] = deque(maxlen=_LOG_MAX)
 
     def add_routes(self, app: web.Application):
-        app.router.add_get(r"/firmware/{id:\d+}/{file:[A-Za-z0-9_.-]+}", self._get)
+        app.router.add_get(r"/firmware/{id:\d+}/{file:[A-Za-z0-9][A-Za-z0-9_.-]*}", self._get)
 
     def path(self, number: int, file: str) -> Path:
         return self.folder / str(number) / file
@@ -78,16 +75,17 @@ class _Firmware(web.FileResponse):
             return await super().prepare(_without_wrong_range(request, self._path))
         finally:
             self._access.status = self.status
+            self._access.ended = True
 
     async def _sendfile(self, request, fobj, offset, count):
         # The one private method of aiohttp that is replaced; tests/test_platform_files.py guards
         # it.
         access, throttle = self._access, self._throttle
-        access.status = self.status
+        access.status, access.start, access.length = self.status, offset, count
         writer = await web.StreamResponse.prepare(self, request)
         chunk = min(_CHUNK, max(1, throttle // _SLICES)) if throttle else _CHUNK
         if throttle and request.transport:
-            request.transport.set_write_buffer_limits(high=0)  # drain() then waits for the kernel
+            _shorten(request.transport)
         loop = asyncio.get_running_loop()
         began = loop.time()
         fobj.seek(offset)
@@ -100,8 +98,15 @@ class _Firmware(web.FileResponse):
             access.sent += len(data)
             if throttle:
                 await asyncio.sleep(began + access.sent / throttle - loop.time())
-        access.whole = access.sent == count
         return writer
+
+
+def _shorten(transport):
+    # Else a cut falls far behind what was "sent": drain() waits for the kernel, which takes
+    # little.
+    transport.set_write_buffer_limits(high=0)
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
 
 def _without_wrong_range(request, path):

@@ -7,6 +7,7 @@ keeps what a dying platform had not stored.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,7 @@ from tools.platform.model import PlatformError
 _FROM_DEVICES = (wire.UPGRADE_REPLY, wire.PROGRESS, wire.VERSION, wire.GET)
 _QUEUE_MAX = 10_000  # messages that wait for a broker that is away
 _RECONNECT_S = (0.5, 10)
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Link:
         changed: Callable,
     ):
         self._address, self._received, self._changed = address, received, changed
+        self._complaint = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client = client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
@@ -79,6 +82,7 @@ class Link:
         if address.tls:
             client.tls_set()
         client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -103,8 +107,14 @@ class Link:
     # In paho's thread
 
     def _on_connect(self, client, userdata, flags, reason, properties):
-        if not reason.is_failure:
+        if reason.is_failure:
+            self._complain(f"the broker refuses the platform: {reason}")
+        else:
+            self._complaint = ""
             client.subscribe([(wire.topic(("+", "+"), name), 1) for name in _FROM_DEVICES])
+
+    def _on_connect_fail(self, client, userdata):
+        self._complain(f"no broker at {self._address.host}:{self._address.port}, trying again")
 
     def _on_subscribe(self, client, userdata, mid, reasons, properties):
         self._call(self._changed, not any(reason.is_failure for reason in reasons))
@@ -115,6 +125,12 @@ class Link:
     def _on_message(self, client, userdata, message):
         self._call(self._handle, message)
 
+    def _complain(self, text):
+        # Once, not at each try.
+        if text != self._complaint:
+            self._complaint = text
+            _log.warning(text)
+
     def _call(self, function, *arguments):
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
@@ -124,7 +140,5 @@ class Link:
     # In the event loop
 
     def _handle(self, message):
-        try:
-            self._received(message.topic, message.payload, message.retain)
-        finally:
-            self._client.ack(message.mid, message.qos)
+        self._received(message.topic, message.payload, message.retain)
+        self._client.ack(message.mid, message.qos)

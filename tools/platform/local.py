@@ -6,14 +6,15 @@ LocalPlatform(folder) as platform:`.
 import asyncio
 import threading
 
-from tools.platform.server import Platform, Row
+from tools.platform.engine import Row
+from tools.platform.server import Platform
 
 _CALL_S = 60.0  # no call waits longer, those with a time-out of their own excepted
 
 
 class LocalPlatform:
     """
-    The calls of `Platform` and its `Registry`, from any thread. folder, options: those of
+    The calls of the platform's `Engine` and `Registry`, from any thread. folder, options: those of
     Platform.
 
     Its `platform` may be looked at; `platform.files.throttle` and `platform.public_url` may be set
@@ -77,27 +78,31 @@ class LocalPlatform:
 
     def url_of(self, firmware: int | str) -> str:
         """Where devices fetch it."""
-        return self._do(lambda: self.platform.url_of(firmware))
+        return self._do(
+            lambda: self.platform.url_of(self.platform.registry.find_firmware(firmware))
+        )
 
     def upgrade(self, firmware: int | str, devices: list[str] | None = None, **settings) -> int:
-        """settings: those of Platform.upgrade. Returns the batch's number."""
-        return self._do(lambda: self.platform.upgrade(firmware, devices, **settings))["batch"]
+        """settings: those of Engine.upgrade. Returns the batch's number."""
+        return self._do(lambda: self.platform.engine.upgrade(firmware, devices, **settings))[
+            "batch"
+        ]
 
     def status(self, batch: int) -> list[Row]:
         """The devices of the batch."""
-        return self._do(lambda: self.platform.status(batch))
+        return self._do(lambda: self.platform.engine.status(batch))
 
     def state(self, batch: int) -> str:
         """In Progress, Completed or Aborted."""
-        return self._do(lambda: self.platform.batch(batch))["state"]
+        return self._do(lambda: self.platform.engine.batch(batch))["state"]
 
     def wait(self, batch: int, timeout: float = 60) -> list[Row]:
         """Until all its devices are at rest. Returns status(batch). Raises TimeoutError."""
-        return self._wait(self.platform.wait(batch, timeout), timeout + _CALL_S)
+        return self._wait(self.platform.engine.wait(batch, timeout), timeout + _CALL_S)
 
     def wait_seen(self, devices: list[str], timeout: float = 60):
         """Until all these devices have reported a version. Raises TimeoutError."""
-        self._wait(self.platform.wait_seen(devices, timeout), timeout + _CALL_S)
+        self._wait(self.platform.engine.wait_seen(devices, timeout), timeout + _CALL_S)
 
     def devices(self, product: str = "") -> list[dict]:
         """What is known of the devices: identifier, version, seen, ..."""
@@ -105,10 +110,10 @@ class LocalPlatform:
 
     def events(self, device: str) -> list[dict]:
         """The log of a device, oldest first: time, batch, kind, text."""
-        return self._do(lambda: self.platform.events(device))
+        return self._do(lambda: self.platform.engine.events(device))
 
     def abort(self, batch: int):
-        self._do(lambda: self.platform.abort(batch))
+        self._do(lambda: self.platform.engine.abort(batch))
 
     def publish(self, topic: str, payload: str | bytes, retain: bool = False):
         """Any message to any topic, past the logic: for tests of devices."""

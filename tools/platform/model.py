@@ -5,6 +5,7 @@ Times are seconds since 1970 (float), so that they survive a restart of the plat
 Source of words and limits: docs/protocol.md, "What the platform makes of it".
 """
 
+import hmac
 import re
 from dataclasses import dataclass
 
@@ -43,8 +44,8 @@ FILES_MAX = 50  # for each product
 NAME_MAX = 50  # characters
 SUFFIXES = (".bin", ".rom", ".zip", ".gz", ".tar", ".tar.gz")
 
-_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_FILE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,64}")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 Key = tuple[str, str]  # product key, identifier: what names a device
 
@@ -147,19 +148,24 @@ class Task:
         return self.status in AT_REST
 
 
+def same(one: str, other: str) -> bool:
+    """Compares secrets in a time that does not tell how much of them fits."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
 def check_id(value: str, what: str) -> str:
     """
     A product key or an identifier: it stands between slashes in topics. Raises PlatformError.
     """
     if not _ID.fullmatch(value):
-        raise PlatformError(f"{what} {value!r}: 1 to 64 of A-Z a-z 0-9 _ . : - are possible")
+        raise PlatformError(f"{what} {value!r}: 1 to 64 of A-Z a-z 0-9 . _ - : @ are possible")
     return value
 
 
 def check_file(name: str) -> str:
     """The name of a firmware file: it stands in a URL. Raises PlatformError."""
     if not _FILE.fullmatch(name):
-        raise PlatformError(f"file name {name!r}: 1 to 100 of A-Z a-z 0-9 _ . - are possible")
+        raise PlatformError(f"file name {name!r}: 1 to 100 of A-Z a-z 0-9 _ . -, and no . first")
     if not name.lower().endswith(SUFFIXES):
         raise PlatformError(f"file {name!r}: a firmware file ends in {', '.join(SUFFIXES)}")
     return name

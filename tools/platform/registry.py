@@ -14,7 +14,7 @@ from pathlib import Path
 from tools.platform import model, wire
 from tools.platform.books import Books
 from tools.platform.files import Files
-from tools.platform.model import Device, Firmware, PlatformError, Product
+from tools.platform.model import Device, Firmware, PlatformError, Product, same
 from tools.platform.store import Store
 
 _CHUNK = 256 * 1024  # bytes
@@ -106,6 +106,25 @@ class Registry:
             if device.identifier == identifier:
                 return device
         raise PlatformError(f"no device {identifier}")
+
+    def find_devices(self, product: str, identifiers: list[str] | None) -> list[Device]:
+        """
+        Those of one product, None = all of it. Raises PlatformError when one is unknown or of
+        another product.
+        """
+        if identifiers is None:
+            return [item for item in self._books.devices.values() if item.product == product]
+        found = [self.find_device(identifier) for identifier in dict.fromkeys(identifiers)]
+        for device in found:
+            if device.product != product:
+                raise PlatformError(f"device {device.identifier} is not of product {product}")
+        return found
+
+    def may_log_in(self, client_id: str, user: str, password: str) -> bool:
+        """The login of a device, see docs/protocol.md."""
+        product, _, identifier = user.partition("&")
+        device = self._books.devices.get((product, identifier))
+        return device is not None and client_id == identifier and same(password, device.secret)
 
     def find_firmware(self, firmware: int | str) -> Firmware:
         """By id or name. Raises PlatformError when there is none."""

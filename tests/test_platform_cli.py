@@ -1,0 +1,195 @@
+"""The command line against a platform that runs: what it prints, and its exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.test_platform_server import WAIT_S, Player
+from tools.platform.cli import main
+from tools.platform.local import LocalPlatform
+
+
+@pytest.fixture
+def platform(tmp_path):
+    with LocalPlatform(tmp_path, reply_s=0.5) as platform:
+        yield platform
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    def run(*words, status=0):
+        """Returns what was printed: the object with --json, else the text; an error's text."""
+        got = main(["--folder", str(tmp_path), *words])
+        out, err = capsys.readouterr()
+        assert got == status, err
+        if status == 2:
+            assert out == ""
+            return err
+        return json.loads(out) if "--json" in words else out
+
+    return run
+
+
+def test_from_a_product_to_a_version(platform, run, tmp_path):
+    source = tmp_path / "app.bin"
+    source.write_bytes(b"x" * 1000)
+    assert run("product", "add", "pk", "--name", "Lamp") == "pk\n"
+    assert run("product", "list", "--json") == [{"key": "pk", "name": "Lamp"}]
+    secret = run("device", "add", "pk", "d1", "--json")["secret"]
+    assert f'DEVICE_SECRET = "{run("device", "add", "pk", "d2", "--json")["secret"]}"' not in run(
+        "device", "list"
+    )
+    upload = ("firmware", "upload", str(source), "--product", "pk", "--version", "1.1.0")
+    assert run(*upload, "--name", "first", "--json") == {"id": 1, "name": "first"}
+    assert run("firmware", "list", "--json")[0]["size"] == 1000
+
+    player = Player(platform.mqtt_port, "d1", secret)
+    assert player.ready() == "subscribed"
+    player.version("1.0.0")
+    platform.wait_seen(["d1"], WAIT_S)
+    assert [row["version"] for row in run("device", "list", "--json")] == ["1.0.0", ""]
+
+    def upgrade():
+        command = player.take("upgrade")
+        player.say("upgrade_reply", {}, command["msgId"], 200)
+        player.progress(command["msgId"], 50)
+        player.version("1.1.0")
+
+    thread = threading.Thread(target=upgrade)
+    thread.start()
+    text = run("upgrade", "first", "d1", "d2", "--watch")
+    thread.join()
+    player.end()
+    assert "d2: inactive" in text
+    assert "d1 Succeeded" in text
+    batch = run("status", "1", "--json")
+    assert (batch["state"], batch["version"], batch["retries"]) == ("Completed", "1.1.0", 0)
+    assert [row["status"] for row in batch["rows"]] == ["Succeeded"]
+    assert run("status", "--json")[0]["firmware"] == "first"
+    assert "Upgrading" in run("device", "log", "d1")
+    assert "Completed" in run("status", "1")
+
+
+def test_a_watched_upgrade_that_fails_ends_with_1(platform, run, tmp_path):
+    source = tmp_path / "app.bin"
+    source.write_bytes(b"x")
+    platform.add_product("pk")
+    secret = platform.add_device("pk", "d1")
+    platform.upload("pk", source, "1.1.0")
+    player = Player(platform.mqtt_port, "d1", secret)
+    assert player.ready() == "subscribed"
+    player.version("1.0.0")
+    platform.wait_seen(["d1"], WAIT_S)
+    text = run("upgrade", "1", "--all", "--watch", "--json", status=1)
+    assert [row["remark"] for row in text["rows"]] == ["Push Failed"]
+    run("upgrade", "1", "--all", "--retries", "1")
+    assert run("abort", "2") == "Aborted\n"
+    assert "Push Failed" in run("status", "1", "--watch", status=1)
+    player.end()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["device", "add", "none", "d1"], "no product none"),
+        (["firmware", "upload", "none.bin", "--product", "p", "--version", "1"], "No such file"),
+        (["upgrade", "none", "--all"], "no firmware none"),
+        (["upgrade", "none"], "say which devices"),
+        (["upgrade", "none", "d1", "--all"], "say which devices"),
+        (["status", "7"], "no batch 7"),
+        (["status", "--watch"], "say which batch"),
+        (["abort", "7"], "no batch 7"),
+        (["device", "log", "d9"], "no device d9"),
+        (["serve", "--broker", "nonsense"], "broker 'nonsense'"),
+        (["serve", "--public-url", "nonsense"], "begins with http"),
+    ],
+)
+def test_bad_input_ends_with_2_and_a_sentence(platform, run, words, sentence):
+    assert sentence in run(*words, status=2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nonsense"],
+        ["abort", "x"],
+        ["serve", "--mqtt-port", "65536"],
+        ["serve", "--throttle", "0"],
+        ["upgrade", "f", "--policy", "loud"],
+    ],
+)
+def test_wrong_words_end_with_2(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_without_a_platform(run):
+    assert "platform serve" in run("status", status=2)
+
+
+class Served:
+    """`serve` as a process of its own."""
+
+    def __init__(self, folder, *options):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tools", "platform", "--folder", folder, "serve", "--json"]
+            + ["--http-port", "0", "--mqtt-port", *(options or ["0"])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.ready = json.loads(self.process.stdout.readline())
+        self.port = int(self.ready["mqtt"].rpartition(":")[2])
+
+    def end(self, number):
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=WAIT_S)
+        return self.process.returncode, out + err
+
+
+def test_a_platform_that_is_killed_goes_on_where_it_was(run, tmp_path):
+    source = tmp_path / "app.bin"
+    source.write_bytes(b"x")
+    served = Served(tmp_path)
+    run("product", "add", "pk")
+    secret = run("device", "add", "pk", "d1", "--json")["secret"]
+    run("firmware", "upload", str(source), "--product", "pk", "--version", "1.1.0")
+    player = Player(served.port, "d1", secret)
+    try:
+        assert player.ready() == "subscribed"
+        player.version("1.0.0")
+        wait_until(lambda: run("device", "list", "--json")[0]["version"] == "1.0.0")
+        run("upgrade", "1", "d1")
+        command = player.take("upgrade")
+        player.progress(command["msgId"], 30)
+        wait_until(lambda: run("status", "1", "--json")["rows"][0]["progress"] == 30)
+        before = run("status", "1", "--json")
+
+        served.end(signal.SIGKILL)
+        assert "no platform runs" in run("status", status=2)  # its api.json is still there
+        served = Served(tmp_path, str(served.port))
+        assert run("status", "1", "--json") == before
+        assert player.ready() == "subscribed"
+        player.version("1.1.0")
+        wait_until(lambda: run("status", "1", "--json")["state"] == "Completed")
+    finally:
+        player.end()
+        ended = served.end(signal.SIGTERM)
+    assert ended == (0, "")  # and it said nothing on its way
+    assert not os.path.exists(tmp_path / "api.json")
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

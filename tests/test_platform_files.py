@@ -1,0 +1,149 @@
+"""The file server over real HTTP: what a resuming device needs, and the access log."""
+
+import hashlib
+import http.client
+import os
+import socket
+import time
+
+import pytest
+
+from tools.platform.local import LocalPlatform
+
+SIZE = 200_000
+CONTENT = os.urandom(SIZE)
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("platform")
+    source = folder / "a.bin"
+    source.write_bytes(CONTENT)
+    with LocalPlatform(folder, throttle=10_000_000) as platform:
+        platform.add_product("pk")
+        platform.upload("pk", source, "1.0.0")
+        yield platform
+
+
+def ask(platform, path="/firmware/1/a.bin", method="GET", **headers):
+    """Returns (status, headers, body)."""
+    connection = http.client.HTTPConnection("127.0.0.1", platform.http_port, timeout=10)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, headers=named)
+    response = connection.getresponse()
+    answer = response.status, response.headers, response.read()
+    connection.close()
+    return answer
+
+
+def last(platform):
+    # The log is written by the server's thread, which may be behind the client by a moment.
+    deadline = time.monotonic() + 10
+    access = platform.access_log[-1]
+    while not access.ended and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return access
+
+
+def test_whole_file(platform):
+    status, headers, body = ask(platform)
+    assert (status, body) == (200, CONTENT)
+    assert headers["Content-Length"] == str(SIZE)
+    assert headers["Accept-Ranges"] == "bytes"
+    assert "Content-Encoding" not in headers
+    access = last(platform)
+    assert (access.path, access.range, access.status) == ("/firmware/1/a.bin", "", 200)
+    assert (access.start, access.sent) == (0, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last_byte"),
+    [
+        ("bytes=0-", 0, SIZE - 1),
+        ("bytes=4096-", 4096, SIZE - 1),
+        ("bytes=4096-4099", 4096, 4099),
+        ("bytes=100-999999", 100, SIZE - 1),
+        (f"bytes={SIZE - 1}-", SIZE - 1, SIZE - 1),
+        ("bytes=-10", SIZE - 10, SIZE - 1),
+    ],
+)
+def test_range(platform, asked, first, last_byte):
+    status, headers, body = ask(platform, Range=asked)
+    assert status == 206
+    assert body == CONTENT[first : last_byte + 1]
+    assert headers["Content-Range"] == f"bytes {first}-{last_byte}/{SIZE}"
+    assert headers["Content-Length"] == str(len(body))
+    access = last(platform)
+    assert (access.range, access.status, access.start) == (asked, 206, first)
+
+
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=5-4", "blocks=1-2"])
+def test_range_that_cannot_be(platform, asked):
+    status, headers, _ = ask(platform, Range=asked)
+    assert (status, headers["Content-Range"]) == (416, f"bytes */{SIZE}")
+    access = last(platform)
+    assert (access.status, access.sent, access.start) == (416, 0, 0)
+
+
+def test_head_has_no_body_and_ignores_range(platform):
+    for headers in ({}, {"Range": "bytes=5-"}):
+        status, answer, body = ask(platform, method="HEAD", **headers)
+        assert (status, answer["Content-Length"], body) == (200, str(SIZE), b"")
+
+
+def test_etag_that_fits_resumes(platform):
+    tag = ask(platform, method="HEAD")[1]["ETag"]
+    assert tag.startswith('"')
+    assert ask(platform, Range="bytes=10-", If_Range=tag)[0] == 206
+    assert ask(platform, If_None_Match=tag)[0] == 304
+
+
+@pytest.mark.parametrize("tag", ['"another"', 'W/"weak"', "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_etag_of_another_file_starts_over(platform, tag):
+    status, _, body = ask(platform, Range="bytes=10-", If_Range=tag)
+    assert (status, body) == (200, CONTENT)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/firmware/9/a.bin",
+        "/firmware/1/b.bin",
+        "/firmware/1/..",
+        "/firmware/1/%2e%2e%2f%2e%2e%2fplatform.db",
+        "/firmware/x/a.bin",
+        "/platform.db",
+    ],
+)
+def test_what_there_is_not(platform, path):
+    assert ask(platform, path)[0] == 404
+
+
+def test_brake_and_a_cut_in_the_middle(platform):
+    platform.platform.files.throttle = 100_000
+    try:
+        connection = socket.create_connection(("127.0.0.1", platform.http_port), timeout=10)
+        connection.sendall(b"GET /firmware/1/a.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+        began = time.monotonic()
+        got = b""
+        while len(got) < 20_000:
+            got += connection.recv(4096)
+        assert time.monotonic() - began > 0.1  # a fifth of a second, or the brake is off
+        connection.close()
+        access = last(platform)
+        assert access.ended
+        assert 20_000 <= access.sent < access.length == SIZE
+        assert access.status == 200
+    finally:
+        platform.platform.files.throttle = 10_000_000
+
+
+def test_md5_of_the_command_is_that_of_the_file_as_it_is(platform, tmp_path):
+    packed = tmp_path / "b.tar.gz"
+    packed.write_bytes(b"\x1f\x8b not really packed")
+    number = platform.upload("pk", packed, "2.0.0")
+    status, headers, body = ask(platform, f"/firmware/{number}/b.tar.gz", Accept_Encoding="gzip")
+    assert (status, body) == (200, packed.read_bytes())
+    assert "Content-Encoding" not in headers
+    sign = platform.platform.registry.find_firmware(number).sign
+    assert sign == hashlib.md5(body).hexdigest()
