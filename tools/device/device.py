@@ -130,7 +130,7 @@ class Device:
 
     @property
     def counters(self) -> dict[str, int]:
-        """asked, operations, erases, violations, aborts of the flash, since create()."""
+        """operations, erases, violations, aborts of the flash, since create()."""
         return read_counters(self._path)
 
     # Power and link

@@ -62,7 +62,7 @@ def compiled(name: str, source: Source) -> bytes:
     if name == "main":
         # A board runs main in the name space of boot.py. An imported module has its own:
         # give it those names.
-        source = 'globals().update(__import__("__main__").__dict__);' + source
+        source = 'globals().update(__import__("__main__").__dict__)\n' + source
     return _compile(name, source)
 
 

@@ -10,6 +10,7 @@ import os
 import time
 
 import esp32
+from flash import COUNTERS
 
 
 def fault(k, kind, number=None):
@@ -25,12 +26,9 @@ def disarm():
 
 
 def counters():
-    """dict: asked, operations, erases, violations, aborts; all that this flash file has seen."""
+    """dict: operations, erases, violations, aborts; all that this flash file has seen."""
     flash = esp32.Partition.chip.flash
-    return {
-        name: getattr(flash, name)
-        for name in ("asked", "operations", "erases", "violations", "aborts")
-    }
+    return {name: getattr(flash, name) for name in COUNTERS}
 
 
 def link(up, ssid=None, key=None):
