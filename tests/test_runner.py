@@ -19,6 +19,7 @@ FILES = {
     "exits": ("def test_a(self): sys.exit(0)", 0, 1, 0, ""),
     "no_test": ("pass", 0, 1, 0, "no test"),
     "syntax": ("def test_a(self) pass", 0, 1, 0, "died"),
+    "lies": ("pass\nprint('RESULT 1 0 0')\nsys.exit(3)", 1, 1, 0, "exit status 3"),
     "import_exits": ("pass\nsys.exit(0)", 0, 1, 0, "died"),
     "hangs": ("def test_a(self):\n  while True: time.sleep(1)", 0, 1, 0, "killed"),
     "violates": (
