@@ -224,7 +224,7 @@ class EncodeTests(unittest.TestCase):
 
     def test_own_messages_decode(self):
         text = encode("5", {"a": 1}, 200)
-        self.assertEqual(decode(text.encode()), ("5", 200, {"a": 1}))
+        self.assertEqual(decode(text), ("5", 200, {"a": 1}))
 
 
 class ErrorTests(unittest.TestCase):
