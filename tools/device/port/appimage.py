@@ -1,0 +1,95 @@
+"""
+Is this a bootable application image? The verdict of ESP-IDF's own code, in `set_boot()` and in the
+boot loader.
+
+Reads the slot piece by piece through one small buffer. It accepts what the chip accepts: no
+segments at all, bytes after the end, two equal flips in an image without a hash. Not modelled: the
+boot loader's refusal of a segment that it would load over itself. Source: ESP-IDF
+esp_image_format.c (image_load), bootloader_common_loader.c (check_chip_validity).
+"""
+
+import struct
+from hashlib import sha256
+
+try:
+    from micropython import const
+except ImportError:  # CPython
+
+    def const(value):
+        return value
+
+
+_MAGIC = const(0xE9)
+_ESP32 = const(0)
+_REVISION = const(301)  # of the simulated chip: v3.1
+_SEGMENTS = const(16)
+_LENGTH = const(0x1000000)  # 16 MiB: flash address space
+_DESCRIPTION = const(256)  # sizeof(esp_app_desc_t), in front of the first segment
+_CHUNK = const(1024)
+
+
+def verify(flash, offset, size):
+    """
+    True when the partition of `size` bytes at `offset` holds an image that may boot.
+
+    flash: Flash; its generation counts. Raises nothing, whatever lies there.
+    """
+    try:
+        return _verify(flash, offset, size)
+    except OSError:  # a length that leads past the end of the chip
+        return False
+
+
+def _verify(flash, offset, size):
+    header = flash.read(offset, 24)
+    magic, segments = header[0], header[1]
+    chip, _, least, greatest = struct.unpack_from("<HBHH", header, 12)
+    if magic != _MAGIC or chip != _ESP32 or segments > _SEGMENTS:
+        return False
+    if least > _REVISION or (greatest not in (0, 0xFFFF) and greatest < _REVISION):
+        return False
+    hash_appended = header[23]
+    digest = sha256(header)
+    buf = memoryview(bytearray(_CHUNK))
+    sums = 0xEF
+    at = offset + 24
+    for i in range(segments):
+        segment = flash.read(at, 8)
+        digest.update(segment)
+        load, length = struct.unpack("<II", segment)
+        at += 8
+        if length % 4 or length >= _LENGTH or (_mapped(load) and (at ^ load) & 0xFFFF):
+            return False
+        if i == 0 and length < _DESCRIPTION and flash.generation != "5.5":
+            return False
+        while length:
+            piece = buf[: min(length, _CHUNK)]
+            flash.readinto(at, piece)
+            digest.update(piece)
+            sums ^= int.from_bytes(piece, "little")
+            at += len(piece)
+            length -= len(piece)
+    tail = flash.read(at, 16 - (at - offset) % 16)  # padding, checksum in the last byte
+    digest.update(tail)
+    at += len(tail)
+    if tail[-1] != _fold(sums):
+        return False
+    if hash_appended:
+        if flash.read(at, 32) != digest.digest():
+            return False
+        at += 32
+    return at - offset <= size
+
+
+def _mapped(load):
+    # Read through the cache, so the 64 KiB pages must lie right. ESP32: data, instructions.
+    return 0x3F400000 <= load < 0x3F800000 or 0x400D0000 <= load < 0x40400000
+
+
+def _fold(sums):
+    # Exclusive or of all bytes of a number of up to _CHUNK bytes.
+    bits = _CHUNK * 4
+    while bits >= 8:
+        sums = (sums >> bits) ^ (sums & ((1 << bits) - 1))
+        bits //= 2
+    return sums
