@@ -191,6 +191,20 @@ def test_watchdog_that_is_fed_or_set_long_does_not_bite(device):
     assert list(device.boots) == [("ota_0", 1)]
 
 
+def test_hard_reset_stops_the_watchdog_soft_reset_does_not(device):
+    device.put("boot.py", "import machine, time\nCAUSE = machine.reset_cause()")
+    device.put(
+        "order",
+        "with open('order', 'w') as f: f.write(order)\n"  # for the next start too
+        "if CAUSE == 1: machine.WDT(timeout=300); machine.reset()\n"
+        "if CAUSE == 2: time.sleep_ms(600); machine.WDT(timeout=300); machine.soft_reset()\n"
+        "if CAUSE == 5: time.sleep_ms(60000)\n"
+        "print('end')",
+    )
+    device.start().wait("^end")
+    assert [cause for _, cause in device.boots] == [1, 2, 5, 3]
+
+
 def test_watchdog_refuses_a_wrong_timeout(device):
     device.put("order", "machine.WDT(timeout=2**31)")
     device.start().wait("ValueError: WDT timeout")
@@ -274,6 +288,17 @@ def test_ticks_wrap_as_on_the_chip(device):
         "print('ticks', b < 2**29, 50 <= time.ticks_diff(b, a) < 20000)",
     )
     assert device.start().wait("^ticks").string == "ticks True True"
+
+
+def test_asyncio_keeps_time(device):
+    device.env["OTA_SIM_TICKS"] = str(2**30 - 20)
+    device.put(
+        "order",
+        "import asyncio\nasync def nap(ms):\n    await asyncio.sleep_ms(ms)\n"
+        "async def work():\n    await nap(50)\n    await asyncio.gather(nap(20), nap(0))\n"
+        "    print('slept')\nasyncio.run(work())",
+    )
+    device.start().wait("^slept")
 
 
 def test_frozen_clock_needs_no_real_time(device):
@@ -423,7 +448,8 @@ def test_without_a_supervisor_the_next_process_runs_the_boot_loader(device):
 
 def test_simulator_restarts_in_the_process(device):
     code = (
-        "import esp32, simulator\nesp32.Partition('ota_1').set_boot()\nbefore = simulator.counters()\n"
+        "import esp32, simulator\nesp32.Partition('ota_1').set_boot()\n"
+        "before = simulator.counters()\n"
         "print(simulator.restart(), esp32.Partition(1).info()[4], simulator.restart())\n"
         "print(simulator.counters()['operations'] > before['operations'])"
     )

@@ -9,6 +9,7 @@ extmod/modtime.c, py/mpconfig.h.
 """
 
 import os
+import sys
 
 import utime as _host  # with the u, the builtin one is found
 from micropython import const
@@ -83,6 +84,32 @@ def _set(seconds):
     _zero = _monotonic() - seconds * _US
     _write_zero(_zero)
 
+
+class _Asyncio:
+    """
+    The builtin half of asyncio takes its time from the host; so must the other half, whose import
+    asks for these two names when it has ours already.
+    """
+
+    def __init__(self, builtin):
+        self._builtin = builtin
+
+    def __getattr__(self, name):
+        core = sys.modules["asyncio.core"]
+        core.ticks, core.ticks_add, core.ticks_diff = (
+            _host.ticks_ms,
+            _host.ticks_add,
+            _host.ticks_diff,
+        )
+        return getattr(self._builtin, name)
+
+
+try:
+    import _asyncio
+
+    sys.modules["_asyncio"] = _Asyncio(_asyncio)
+except ImportError:
+    pass
 
 _start = _host.ticks_us() - int(os.getenv("OTA_SIM_TICKS") or 0) * 1000
 _zero = _read_zero()
