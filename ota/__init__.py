@@ -10,12 +10,12 @@ Names: init, OTA (agent.py), OTAError (protocol.py), Link (link.py). init is OTA
 
 
 def __getattr__(name):
-    if name in ("init", "OTA"):
-        from .agent import OTA as value
-    elif name == "OTAError":
-        from .protocol import OTAError as value
-    elif name == "Link":
-        from .link import Link as value
-    else:
+    if name == "Link":
+        from .link import Link
+
+        return Link
+    if name not in ("init", "OTA", "OTAError"):
         raise AttributeError(name)
-    return value
+    from .agent import OTA, OTAError
+
+    return OTAError if name == "OTAError" else OTA

@@ -5,7 +5,6 @@ The MQTT callback only queues; work happens in poll(). What an upgrade needs (up
 Never prints, never waits. Source: the guidance (the eight calls); docs/protocol.md (device rules).
 """
 
-import sys
 from random import getrandbits
 
 import machine
@@ -19,7 +18,6 @@ _LATER = const(202)
 _BUSY = const(413)
 _FAILED_BEFORE = const(415)
 _PENDING = const(416)
-_HTTP_STATUS = const(431)
 _MEMORY = const(436)
 _DIGEST = const(440)
 _CANCELLED = const(470)
@@ -42,15 +40,15 @@ _READY = const(1)
 _ASK = const(2)  # a silent upgrade waits for the application's word
 _BEGIN = const(3)  # from here on another command is refused: busy
 _RUN = const(4)  # poll() downloads
-_RENEW = const(5)  # the URL ran out, a new one is asked for
-_YIELD = const(6)  # fetch_yield() downloads
-_TRIAL = const(7)  # the running image must prove itself; from here on nothing can be cancelled
-_LEAVE = const(8)  # the restart comes
+_YIELD = const(5)  # fetch_yield() downloads
+_TRIAL = const(6)  # the running image must prove itself; from here on nothing can be cancelled
+_LEAVE = const(7)  # the restart comes
 
 _QUEUE_MAX = const(8)  # messages between two calls of poll(); more are dropped, and asked for after the next connection
 _OUTBOX_MAX = const(16)
+_ASK_MS = const(60000)  # between two questions to on_silent
+_YIELD_MS = const(200)  # one wait for data
 _LEAVE_MS = const(10000)  # at most, for the last messages before the restart
-_RENEW_MS = const(30000)
 
 
 class OTA:
@@ -59,7 +57,7 @@ class OTA:
 
     product_key, device_name, identifier: str, 1 to 64 of A-Z a-z 0-9 . _ - : @; identifier defaults to device_name; mqtt_client:
     anything with publish, subscribe, set_callback, check_msg of umqtt, best a Link; version: str, told when the image itself says none.
-    on_silent(command) -> bool: may a silent upgrade begin now? Asked again until True; without it: at the next start.
+    on_silent(command) -> bool: may a silent upgrade begin now? Asked again every minute until True; without it: at the next start.
     self_test() -> True, False, None (not yet): see Trial. on_message(topic, msg): what is not ours; defaults to the callback that
     the client had. on_info(msg_id, code, data): the answer to get_firmware_info.
     settings: the class attributes below. Raises OTAError 480, 482.
@@ -77,8 +75,6 @@ class OTA:
     total_s = 3600
     #: seconds in which a new image must prove itself
     trial_s = 300
-    #: seconds between two questions to on_silent
-    ask_s = 60
     #: called, see above
     on_silent = self_test = on_message = on_info = None
     #: a machine.WDT that poll() feeds
@@ -88,10 +84,10 @@ class OTA:
 
     _phase = _UNINIT
     _session = 1
-    # the platform has our version; a download ended; its URL was renewed
-    _told = _fetched = _renewed = False
-    # packet id of the message under way; msgId of our last empty get; the sign that this start goes on with
-    _pid = _get_id = _kept = None
+    # the platform has our version; a download ended
+    _told = _fetched = False
+    # packet id of the message under way; msgId of our last empty get; the sign to go on with; the one gone on with
+    _pid = _get_id = _kept = _renewed = None
     # what is at work: Command or Journal; Upgrade or Download
     _command = _job = None
     _message = ""
@@ -111,18 +107,15 @@ class OTA:
         self._prefix = PREFIX % (product_key, identifier)
         self._queue = []
         self._outbox = []
-        self._id = getrandbits(30)
         self._journal = journal = Journal().load()
 
-        from .trial import begin, running_version, step
+        from .trial import begin, step
 
-        if begin(self, journal):
+        if begin(self, journal, version):
             self._trial = step
             self._command = journal
             self._phase = _TRIAL
-        self.version = running_version(journal, version)
-        _unload("trial")
-        # What this start goes on with, as soon as the platform tells the URL again.
+        # What to go on with, as soon as the platform tells the URL again.
         if _WAITING <= journal.state <= _SWITCHING:
             self._kept = journal.sign
         mqtt_client.set_callback(self._receive)
@@ -137,67 +130,62 @@ class OTA:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.destroy()
-
-    def destroy(self):
+    def destroy(self, *_):
         """Stops a download, reports it (471), forgets all. Twice is harmless. Source: the guidance, 2."""
         if self._phase:
-            self._stop(_DESTROYED)  # what does not get out now, the next start reports
+            self.cancel(_DESTROYED)  # what does not get out now, the next start reports
             self._queue = self._outbox = ()
             self._phase = _UNINIT
 
-    def cancel(self):
-        """Stops a download or a waiting upgrade, and reports it (470). Nothing to stop: nothing happens."""
-        self._stop(_CANCELLED)
+    __exit__ = destroy
+
+    def cancel(self, code=_CANCELLED):
+        """Stops a download or a waiting upgrade, and reports it with code. Nothing to stop: nothing happens."""
+        if _READY < self._phase < _TRIAL:
+            self._fail(OTAError(code))
 
     def report_progress(self, status, progress):
         """
-        status: one of protocol.py's; progress: int, 0 to 100. Raises OTAError 480, 481, 482 (kept, and sent later).
+        status: one of protocol.py's; progress: int, 0 to 100. Raises OTAError 480, 481.
         Source: the guidance, 3.
         """
-        if type(progress) is not int or not 0 <= progress <= 100 or not is_text(status, "_", 20):
+        if type(progress) is not int or not 0 <= progress <= 100:
             raise OTAError(_ARGUMENT)
-        self._report(status, progress, 0)
-        self._pump()
+        self._report(status, progress)
 
     def report_firmware_version(self, version=None):
-        """version: str, by default the running one. Raises OTAError 480, 481, 482 (kept, and sent later). Source: the guidance, 4."""
+        """version: str, by default the running one. Raises OTAError 480, 481. Source: the guidance, 4."""
         self._tell("version", version or self.version)
-        self._pump()
 
     def is_fetching(self):
-        """1 while a download runs, else 0. Source: the guidance, 5."""
-        return int(_RUN <= self._phase <= _YIELD)
+        """True while a download runs. Source: the guidance, 5."""
+        return _RUN <= self._phase <= _YIELD
 
     def fetch_finish(self):
-        """1 when a download ended, else 0. Source: the guidance, 6."""
-        return int(self._fetched)
+        """True when a download ended. Source: the guidance, 6."""
+        return self._fetched
 
     def fetch_yield(self, buf, timeout_s):
         """
         Downloads into the caller's buffer, for who wants the bytes and not the upgrade: no flash is written.
 
         buf: bytearray; timeout_s: int, for this call. Returns bytes read (> 0), 0 when none came in time, -1 when the download
-        is complete and its digest right, else -code. Raises OTAError 481 while poll() does the upgrade. Source: the guidance, 7.
+        is complete and its digest right, else -code. Raises OTAError 481 while poll() does the upgrade, or when there is nothing to download. Source: the guidance, 7.
         """
         end = after(timeout_s * 1000)
-        if _RUN <= self._phase < _YIELD:
-            raise OTAError(_STATE)
         self._handle()
-        command = self._command
-        try:
-            if self._phase == _BEGIN:
-                from .download import Download
+        if self._phase == _BEGIN:
+            from .download import Download
 
-                self._journal.take(command, _FETCHING)
-                self._start(_YIELD, Download(self, command, 1 << 30, 0))
-            if self._phase != _YIELD:
-                return -_STATE
+            self._journal.take(self._command, _FETCHING)
+            self._start(_YIELD, Download(self, self._command, 0))
+        if self._phase != _YIELD:
+            raise OTAError(_STATE)
+        try:
             while True:
-                n = self._job.readinto(memoryview(buf), min(left(end), 500))
+                n = self._job.readinto(memoryview(buf), _YIELD_MS)
                 if n < 0:
-                    if not self._job.is_right(command.sign):
+                    if not self._job.is_right():
                         raise OTAError(_DIGEST)
                     self._journal.save(_IDLE)
                     self._end()
@@ -211,11 +199,9 @@ class OTA:
         """
         Asks for the information of a version, also on behalf of another device; the answer goes to on_info.
 
-        Returns the msgId of the request, str. Raises OTAError 480, 481, 482 (kept, and sent later). Source: the guidance, 8.
+        Returns the msgId of the request, str. Raises OTAError 480, 481. Source: the guidance, 8.
         """
-        msg_id = self._tell("get", version, product_key, identifier)
-        self._pump()
-        return msg_id
+        return self._tell("get", version, product_key, identifier)
 
     def poll(self):
         """
@@ -235,9 +221,10 @@ class OTA:
             self.connected()
         self._handle()
         try:
-            self._pump()
             self._work()
-        except (OTAError, MemoryError) as e:
+        except MemoryError:
+            self._fail(OTAError(_MEMORY))
+        except OTAError as e:
             self._fail(e)
 
     def connected(self):
@@ -259,41 +246,37 @@ class OTA:
         while self._queue:
             topic, msg = self._queue.pop(0)
             name = topic.decode()
-            is_answer = name == self._prefix + "get_reply"
-            if is_answer or name == self._prefix + "upgrade":
-                self._offer(msg, is_answer)
-            elif self.on_message:
-                self.on_message(topic, msg)
+            asked = name == self._prefix + "get_reply"
+            if not asked and name != self._prefix + "upgrade":
+                if self.on_message:
+                    self.on_message(topic, msg)
+                continue
+            msg_id = ""
+            try:
+                msg_id, code, data = decode(msg)
+                if asked:
+                    if msg_id != self._get_id:
+                        if self.on_info:
+                            self.on_info(msg_id, code, data)
+                        continue
+                    self._get_id = None
+                    if not data:  # 404: nothing waits for us
+                        continue
+                code = self._judge(Command(msg_id, data, asked), asked)
+            except OTAError as e:
+                code = e.code
+            self._send("upgrade_reply", {}, 1, msg_id, code)
+        self._pump()
 
-    def _offer(self, msg, is_answer):
-        msg_id = ""
-        try:
-            msg_id, code, data = decode(msg)
-            if is_answer:
-                if msg_id != self._get_id:
-                    if self.on_info:
-                        self.on_info(msg_id, code, data)
-                    return
-                self._get_id = None
-                if not data:  # 404: nothing waits for us
-                    return
-            code = self._judge(Command(msg_id, data, is_answer), is_answer)
-        except OTAError as e:
-            code = e.code
-        self._send("upgrade_reply", {}, 1, msg_id, code)
-
-    def _judge(self, command, is_answer):
+    def _judge(self, command, asked):
         # Takes a command on, or not. Returns the code to answer.
         journal = self._journal
         phase = self._phase
         if phase >= _BEGIN:
             if self._command.version != command.version:
                 return _PENDING if phase == _TRIAL else _BUSY
-            if phase == _RENEW and self._command.sign == command.sign:
-                self._job.url = command.url
-                self._phase = _RUN
             return _ACCEPTED
-        if journal.code and (command.msg_id == journal.msg_id or is_answer and command.sign == journal.sign):
+        if journal.code and (command.msg_id == journal.msg_id or asked and command.sign == journal.sign):
             return _FAILED_BEFORE
         self._command = command
         if command.sign == self._kept:
@@ -313,13 +296,13 @@ class OTA:
         if not self._phase:
             raise OTAError(_STATE)
         if msg_id is None:
-            self._id += 1
-            msg_id = str(self._id)
+            msg_id = str(getrandbits(30))
         item = (name, encode(msg_id, data, code), qos)
         if item not in self._outbox:
             self._outbox.append(item)
         if len(self._outbox) > _OUTBOX_MAX:
             self._outbox.pop(1)  # the first may be under way
+        self._pump()
         return msg_id
 
     def _tell(self, name, version, product_key=None, identifier=None):
@@ -331,34 +314,36 @@ class OTA:
             data["identifier"] = identifier
         return self._send(name, data, 1)
 
-    def _report(self, status, progress, code):
+    def _report(self, status, progress):
         journal = self._journal
         data = {"firmwareVersion": journal.version or self.version, "status": status, "progress": progress}
-        if code:
-            data["code"] = code
+        if status == "failed":
+            data["code"] = journal.code
             data["message"] = self._message
-        self._send("progress", data, int(status in ("succeeded", "failed")), journal.msg_id or None)
+        self._send("progress", data, status in ("succeeded", "failed"), journal.msg_id or None)
         journal.progress = progress
         self.due = after(self.progress_s * 1000)
 
     def _outcome(self):
         # Reports how it ended, if the platform does not know yet.
         journal = self._journal
-        code = journal.code
         if journal.state == _DONE:
-            self._report("failed" if code else "succeeded", journal.progress if code else 100, code)
+            if journal.code:
+                self._report("failed", journal.progress)
+            else:
+                self._report("succeeded", 100)
 
     def _pump(self):
         # Sends what waits: one message of QoS 1 at a time.
         client = self._client
         while self._outbox and getattr(client, "up", 1) == self._session:
             name, text, qos = self._outbox[0]
-            if self._pid is None:
+            if not self._pid:
                 try:
                     self._pid = client.publish(self._prefix + name, text, False, qos)
-                except OSError as e:
-                    raise OTAError(_MQTT, e.errno)
-            if self._pid in getattr(client, "unacked", ()):
+                except OSError:
+                    return  # kept; the connection is the client's affair
+            if self._pid and self._pid in client.unacked:
                 return
             self._pid = None
             self._outbox.pop(0)
@@ -374,42 +359,31 @@ class OTA:
         phase = self._phase
         late = not left(self.due)
         if phase == _TRIAL:
-            code = self._trial(self, self._told)
-            if code is None:
-                return
-            if code:
-                journal.code = code
-                journal.save(journal.state)
-                machine.reset()
-            if journal.state == _SWITCHING:
-                journal.save(_DONE)
-            self._told = False
-            self._end()
-            self.connected()
+            if self._trial(self, journal, self._told):
+                self._told = False
+                self._end()
+                self.connected()
         elif phase == _LEAVE:
             if late or not self._outbox:
                 machine.reset()
         elif phase == _RUN:
             progress = self._job.step()
             if progress > 95:
-                self._report("verifying", 96, 0)
+                self._report("verifying", 96)
                 self._job.switch()
-                self._report("burning", 97, 0)
-                self._report("restarting", 98, 0)
+                self._report("burning", 97)
+                self._report("restarting", 98)
                 self._job = None
                 self._fetched = True
                 self.due = after(_LEAVE_MS)
                 self._phase = _LEAVE
             elif progress - journal.progress >= self.progress_percent and late:
-                self._report("downloading", progress, 0)
-        elif phase == _RENEW:
-            if late:
-                raise OTAError(_HTTP_STATUS)
+                self._report("downloading", progress)
         # An outcome that the platform does not have yet must not be written over.
         elif journal.state != _DONE:
             command = self._command
             if phase == _ASK and self.on_silent and late:
-                self.due = after(self.ask_s * 1000)
+                self.due = after(_ASK_MS)
                 if self.on_silent(command):
                     self._phase = _BEGIN
             elif phase == _BEGIN:
@@ -424,33 +398,23 @@ class OTA:
     def _start(self, phase, job):
         self._phase = phase
         self._job = job
-        self._fetched = self._renewed = False
+        self._fetched = False
+        self._renewed = self._kept
         self._kept = None
-        self._report("downloading", 0, 0)
-
-    def _stop(self, code):
-        if _READY < self._phase < _TRIAL:
-            try:
-                self._fail(OTAError(code))
-                self._pump()
-            except OTAError:
-                pass
+        self._report("downloading", 0)
 
     def _fail(self, error):
         journal = self._journal
-        code = getattr(error, "code", _MEMORY)
-        detail = getattr(error, "detail", 0)
-        if code == _MQTT:  # what was to be sent is kept
-            return
+        detail = error.detail
         if self._phase == _RUN and detail in (401, 403, 410) and self._job.position and not self._renewed:
-            self._renewed = True
-            self._phase = _RENEW
-            self.due = after(_RENEW_MS)
+            # The URL ran out. Once, the platform is asked for a new one, and its answer takes this up.
+            self._kept = journal.sign
+            self._end()
             self._get_id = self._tell("get", "")
             return
         if not self._job:
             journal.take(self._command, _FETCHING)
-        journal.code = code
+        journal.code = error.code
         journal.save(_DONE)
         self._message = str(detail)
         self._end()
@@ -462,11 +426,4 @@ class OTA:
             self._fetched = True
         self._command = self._job = None
         self._phase = _READY
-        _unload("download")
         self._outcome()
-
-
-def _unload(name):
-    # Code costs heap: what is done with goes.
-    if sys.modules.pop("ota." + name, None):
-        delattr(sys.modules["ota"], name)

@@ -7,10 +7,8 @@ time, the digest running along. Upgrade: from there into the slot. Neither talks
 Source: RFC 9110 (Range, Content-Range); docs/protocol.md, docs/hardware.md.
 """
 
-import gc
 from binascii import hexlify
 from hashlib import md5
-from random import getrandbits
 
 try:
     import requests
@@ -38,7 +36,6 @@ _SWITCH = const(453)
 _FETCHING = const(2)
 _SWITCHING = const(3)
 
-_OPEN_MS = const(4500)  # connect, request and headers together
 _REDIRECTS_MAX = const(3)
 _SLICE_MS = const(100)  # between two looks at MQTT
 _BLOCK = const(4096)
@@ -47,18 +44,19 @@ _UNIT = const(65536)  # bytes from one note in the journal to the next
 
 class Download:
     """
-    One file. ota: the settings tries, stall_s, total_s; command: Command; limit: int bytes, the most that fits; position: int, where
-    to begin. Attributes: position, bytes delivered so far; size; resumed, bool: not all of it came in one piece; digest.
+    One file. ota: the settings tries, stall_s, total_s; command: Command; position: int, where to begin. Attributes: position, bytes delivered so far; size; resumed, bool: not all of it came in one piece; digest.
     """
 
-    def __init__(self, ota, command, limit, position):
+    _raw = None
+    _ranges = True
+    _tries = _hops = 0
+
+    def __init__(self, ota, command, position):
         self._ota = ota
-        self.url = command.url
+        self._command = command
+        self._at = command.url  # or where a redirect led to
         self.size = command.size
-        self._limit = limit
         self._end = after(ota.total_s * 1000)
-        self._ranges = True
-        self._raw = None
         self.rewind(position)
 
     def rewind(self, position):
@@ -66,14 +64,13 @@ class Download:
         self.position = position
         self.resumed = position > 0
         self.digest = md5()
-        self._tries = 0
         self._due = after(0)
 
     def readinto(self, buf, wait_ms):
         """
         Some of the body, into the beginning of buf (memoryview). wait_ms: int, the longest wait for data; a connect takes up to 5 s.
 
-        Returns int: bytes, 0 = none yet, -1 = it is complete. Raises OTAError 414, 420, 430 to 437.
+        Returns int: bytes, 0 = none yet, -1 = it is complete. Raises OTAError 414, 430 to 437.
         """
         if self.position == self.size > 0:
             self.close()
@@ -107,9 +104,9 @@ class Download:
         self.digest.update(buf if n == len(buf) else buf[:n])
         return n
 
-    def is_right(self, sign):
-        """True when the digest is sign (32 hex digits); once."""
-        return hexlify(self.digest.digest()).decode() == sign
+    def is_right(self):
+        """True when the digest is the command's; once."""
+        return hexlify(self.digest.digest()).decode() == self._command.sign
 
     def close(self):
         if self._raw:
@@ -117,87 +114,83 @@ class Download:
             self._raw = None
 
     def _again(self, code, detail=0):
-        # The next try, each wait longer and partly by chance; or the end of them.
+        # The next try, each wait longer; or the end of them.
         self.close()
+        self._at = self._command.url
+        self._hops = 0
         self._tries += 1
         if self._tries > self._ota.tries:
             raise OTAError(code, detail)
-        self._due = after((500 << min(self._tries, 6)) + getrandbits(9))
+        self._due = after(500 << min(self._tries, 6))
         return 0
 
     def _open(self):
-        response = self._request()
-        self._raw = response.raw
-        headers = {k.lower(): v for k, v in response.headers.items()}
-        whole = int(headers.get("content-length", 0))
-        status = response.status_code
+        url = self._at
+        parts = url.split("/", 3)
+        if parts[0] != "http:":
+            raise OTAError(_CERTIFICATE if parts[0] == "https:" else _URL)
         position = self.position
-        size = self.size
-        self._stalled = after(self._ota.stall_s * 1000)
+        headers = {"Host": parts[2]}  # requests leaves the port out
         if position:
             self.resumed = True
+            if self._ranges:
+                headers["Range"] = "bytes=%d-" % position
+        target = []
+        # requests follows a redirect by calling itself, without limit or time-out: so we stand in its place.
+        request = requests.request
+        requests.request = lambda *a, **k: target.append(a[1].strip())
+        try:
+            response, self._stream = call(requests, request, "GET", url, headers=headers)
+        finally:
+            requests.request = request
+        if target:
+            url = target[0]
+            self._at = "http://" + parts[2] + url if url[:1] == "/" else url
+            self._hops += 1
+            if self._hops > _REDIRECTS_MAX:
+                raise OTAError(_REDIRECT)
+            return
+        self._raw = response.raw
+        headers = {}
+        for name in response.headers:
+            headers[name.lower()] = response.headers[name]
+        whole = int(headers.get("content-length", 0))
+        status = response.status_code
+        size = self.size
+        self._stalled = after(self._ota.stall_s * 1000)
         if status == 200:
             self._skip = position  # it begins at zero: what came already comes again
         elif headers.get("content-range") == "bytes %d-%d/%d" % (position, size - 1, size):
             self._skip = whole = 0
         else:
-            if status < 500 and status not in (206, 416):
+            if status in (206, 416):  # another range: again, without one
+                self._ranges = False
+            elif status < 500:
                 raise OTAError(_HTTP_STATUS, status)
-            # The server is not itself, or gives another range: again, without a range.
-            self._ranges = False
-            return self._again(_HTTP_STATUS, status)
-        if "transfer-encoding" in headers:
-            whole = 0
+            self._again(_HTTP_STATUS, status)
+            return
         self.size = size = size or whole
         if size <= 0 or whole and whole != size:
             raise OTAError(_LENGTH)
-        if size > self._limit:
-            raise OTAError(_TOO_LARGE)
-
-    def _request(self):
-        url = self.url
-        request = requests.request
-        for _ in range(_REDIRECTS_MAX + 1):
-            parts = url.split("/", 3)
-            if parts[0] != "http:":
-                raise OTAError(_CERTIFICATE if parts[0] == "https:" else _URL)
-            headers = {"Host": parts[2]}  # requests leaves the port out
-            if self.position and self._ranges:
-                headers["Range"] = "bytes=%d-" % self.position
-            target = []
-            # requests follows a redirect by calling itself, without limit or time-out: so we stand in its place.
-            requests.request = lambda *a, **k: target.append(a[1].strip())
-            try:
-                response, self._stream = call(requests, _OPEN_MS, request, "GET", url, headers=headers)
-            finally:
-                requests.request = request
-            if not target:
-                return response
-            url = target[0]
-            if url[:1] == "/":
-                url = "http://" + parts[2] + url
-        raise OTAError(_REDIRECT)
 
 
 class Upgrade(Download):
     """A download into the slot. journal: Journal. Raises OTAError 423."""
 
     def __init__(self, ota, command, journal):
-        gc.collect()
         self._slot = slot = Slot()  # the big buffer first, while the heap is in one piece
-        self._command = command
         self._journal = journal
         units = 0
-        if journal.state in (_FETCHING, _SWITCHING) and journal.sign == command.sign and journal.slot == slot.slot:
+        if journal.sign == command.sign and journal.slot == slot.slot:  # some of it is there
             units = min(journal.units, command.size // _UNIT)
         journal.take(command, _FETCHING, slot.slot, units)
-        super().__init__(ota, command, slot.size, units * _UNIT)
+        super().__init__(ota, command, units * _UNIT)
         self._kept = self.position
 
     def step(self):
         """
         At most 1 s of work (5 s when it connects). Returns int: progress, 0 to 95, then 96: the slot is complete, its digest right.
-        Raises OTAError, see Slot and Download, and 440.
+        Raises OTAError, see Slot and Download, and 420 (too large for the slot), 440.
         """
         slot = self._slot
         end = after(_SLICE_MS)
@@ -209,8 +202,10 @@ class Upgrade(Download):
                 self.digest.update(slot.block)
                 continue
             n = self.readinto(slot.view[filled:] if filled else slot.view, _SLICE_MS)
+            if self.size > slot.size:
+                raise OTAError(_TOO_LARGE)
             if n < 0:
-                if self.is_right(self._command.sign):
+                if self.is_right():
                     return 96
                 if self._kept < 0 or not self.resumed:
                     raise OTAError(_DIGEST)
@@ -237,5 +232,5 @@ class Upgrade(Download):
         journal.save(_SWITCHING)
         try:
             slot.partition.set_boot()
-        except OSError as e:  # ESP-IDF's own check refuses the image
-            raise OTAError(_SWITCH, e.errno)
+        except OSError:  # ESP-IDF's own check refuses the image
+            raise OTAError(_SWITCH)

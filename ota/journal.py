@@ -42,7 +42,7 @@ class Journal:
                 if record["turn"] - self.turn & 128 == 0:
                     for name in record:
                         setattr(self, name, record[name])
-            except (OSError, ValueError, TypeError, KeyError):  # none, or not ours
+            except Exception:  # there is none, or it is not ours: a start must not fail for it
                 pass
         return self
 

@@ -6,21 +6,20 @@ than 5 s and the time for DNS. Connection and subscriptions are made by check_ms
 Source: MQTT 3.1.1; docs/limits.md for what umqtt leaves open.
 """
 
-from errno import ENOTCONN, ETIMEDOUT
-from random import getrandbits
+from errno import ENOTCONN
+from random import randrange
 
 from umqtt import simple
 
 from .stream import after, call, left
 
-_OPEN_MS = const(4500)  # connect and all subscriptions together
 _ACK_MS = const(10000)
 _PIDS = const(65000)
 
 
 class Link(simple.MQTTClient):
     """
-    Arguments as umqtt.simple's MQTTClient. up: int, 0 = not connected, else the number of this session; unacked: set of packet ids that
+    Arguments as umqtt.simple's MQTTClient. up: int, 0 = not connected, else another number for every session; unacked: set of packet ids that
     were sent at QoS 1 and not acknowledged yet.
     """
 
@@ -28,13 +27,14 @@ class Link(simple.MQTTClient):
     back_off_max_s = 300
     #: see above
     up = 0
-    _sessions = _due = 0
-    _wait_ms = 1000
+    _wait_ms = 2000
 
-    def __init__(self, client_id, server, port=0, user=None, password=None, keepalive=60, **named):
-        super().__init__(client_id, server, port, user, password, keepalive, **named)
+    def __init__(self, *args, **named):
+        super().__init__(*args, **named)
+        self.keepalive = self.keepalive or 60  # without it a dead connection would go unseen
         self.unacked = set()
         self._topics = []
+        self._due = after(0)
 
     def subscribe(self, topic, qos=0):
         """At the next connection, and again after every reconnection; at once when connected."""
@@ -45,17 +45,17 @@ class Link(simple.MQTTClient):
 
     def publish(self, topic, msg, retain=False, qos=0):
         """
-        In one write. Returns at once: the packet id at QoS 1 (in `unacked` until the broker has it), else None.
+        topic, msg: str or bytes. In one write. Returns at once: the packet id at QoS 1 (in `unacked` until the broker has it), else None.
         Raises OSError when not connected.
         """
         if not self.up:
             raise OSError(ENOTCONN)
-        if isinstance(topic, str):
-            topic = topic.encode()
-        if isinstance(msg, str):
-            msg = msg.encode()
         pid = None
-        packet = len(topic).to_bytes(2, "big") + topic
+        packet = bytearray(2)
+        packet += topic
+        size = len(packet) - 2
+        packet[0] = size >> 8
+        packet[1] = size & 255
         if qos:
             self.pid = pid = self.pid % _PIDS + 1
             packet += pid.to_bytes(2, "big")
@@ -81,15 +81,23 @@ class Link(simple.MQTTClient):
         """
         try:
             if self.up:
-                self._receive()
+                sock = self.sock
+                if sock.ready(0):
+                    if self.wait_msg() == 0x40:  # PUBACK
+                        self.unacked.discard(int.from_bytes(sock.read(3)[1:], "big"))
+                    self._dead_at = after(self.keepalive * 1500)
+                if self.unacked and not left(self._acked) or not left(self._dead_at):
+                    self.drop()
+                elif not left(self._ping_at):
+                    self._ping_at = after(self.keepalive * 500)
+                    self.ping()
             elif not left(self._due):
                 self.pid = 0
-                call(simple, _OPEN_MS, self.connect)
+                call(simple, self.connect)
                 for topic in self._topics:
                     super().subscribe(*topic)
-                self._sessions += 1
-                self.up = self._sessions
-                self._wait_ms = 1000
+                self.up = after(0) | 1
+                self._wait_ms = 2000
                 self._ping_at = after(0)
                 self._dead_at = after(self.keepalive * 1500)
         # umqtt checks replies by assert and index
@@ -104,16 +112,4 @@ class Link(simple.MQTTClient):
         self.unacked.clear()
         wait = self._wait_ms
         self._wait_ms = min(wait * 2, self.back_off_max_s * 1000)
-        self._due = after(wait // 2 + (getrandbits(16) * wait >> 16))
-
-    def _receive(self):
-        sock = self.sock
-        if sock.ready(0):
-            if self.wait_msg() == 0x40:  # PUBACK
-                self.unacked.discard(int.from_bytes(sock.read(3)[1:], "big"))
-            self._dead_at = after(self.keepalive * 1500)
-        if self.unacked and not left(self._acked) or not left(self._dead_at):
-            raise OSError(ETIMEDOUT)
-        if not left(self._ping_at):
-            self._ping_at = after(self.keepalive * 500)
-            self.ping()
+        self._due = after(randrange(wait))

@@ -8,7 +8,6 @@ Source: the device end guidance, and the choices marked "ours" in docs/protocol.
 """
 
 import json
-from binascii import unhexlify
 
 try:
     from micropython import const
@@ -72,6 +71,7 @@ _SWITCH = const(453)
 _NOT_STARTED = const(460)
 _SELF_TEST = const(461)
 _NOT_CONNECTED = const(462)
+_OTHER_VERSION = const(463)
 # 47x cancelled
 _CANCELLED = const(470)
 _DESTROYED = const(471)
@@ -99,11 +99,11 @@ class OTAError(Exception):
 
 
 def encode(msg_id, data, code=None):
-    """A message as the platform expects it. msg_id: str; data: dict; code: int or None. Returns str (JSON)."""
+    """A message as the platform expects it. msg_id: str; data: dict; code: int or None. Returns bytes (JSON)."""
     message = {"msgId": msg_id, "version": "1.0", "data": data}
     if code:
         message["code"] = code
-    return json.dumps(message)
+    return json.dumps(message).encode()
 
 
 def decode(payload):
@@ -116,11 +116,11 @@ def decode(payload):
     """
     try:
         if len(payload) <= _MESSAGE_MAX:
-            message = _stripped(json.loads(payload))
+            message = _stripped(json.loads(payload), {})
             msg_id = message.get("msgId", "")
             if type(msg_id) is int:
                 msg_id = str(msg_id)
-            if len(msg_id) <= _ID_MAX and isinstance(msg_id, str):
+            if len(msg_id.strip()) <= _ID_MAX:
                 return msg_id, message.get("code"), message.get("data")
     # RuntimeError, MemoryError: nested too deeply
     except (ValueError, AttributeError, TypeError, RuntimeError, MemoryError):
@@ -132,38 +132,37 @@ class Command:
     """
     One firmware on offer, read from the `data` of an upgrade command or of an answer to get.
 
-    data: what decode() gave; is_answer: bool, True where policy and size may be absent.
+    data: what decode() gave; asked: bool, True where policy and size may be absent.
     Attributes: msg_id: str; version: str; url: str, http or https; sign: str, 32 hex digits; size: int bytes, 0 = not told; silent: bool,
     the device chooses when.
     Raises OTAError 410 (missing, wrong type or range), 411 (policy), 412 (sign method), 414 (URL).
     """
 
-    def __init__(self, msg_id, data, is_answer):
+    def __init__(self, msg_id, data, asked):
         try:
-            data = _stripped(data)
-            if is_answer:
-                data.setdefault("policy", "silent")
-                data.setdefault("size", 0)
+            data = _stripped(data, {"policy": "silent", "size": 0} if asked else {})
             self.msg_id = msg_id
             self.size = size = data["size"]
-            self.version, self.url, sign, policy, method = (
-                data[k].strip() for k in ("firmwareVersion", "url", "sign", "policy", "signMethod")
-            )
-            self.sign = sign.lower()
+            self.version = data["firmwareVersion"].strip()
+            self.url = data["url"].strip()
+            self.sign = sign = data["sign"].strip().lower()
+            policy = data["policy"].strip().lower()
+            method = data["signMethod"].strip().lower()
             if not (
                 msg_id
                 and type(size) is int
-                and size >= (not is_answer)
+                and size >= (not asked)
                 and is_text(self.version, "._-", _VERSION_MAX)
-                and len(unhexlify(sign)) == 16
+                and len(sign) == 32
+                and int("1" + sign, 16)  # the 1: no "0x", no "+"
             ):
                 raise ValueError
         except (ValueError, AttributeError, TypeError, KeyError):
             raise OTAError(_NOT_UNDERSTOOD)
-        self.silent = policy.lower() == "silent"
-        if not self.silent and policy.lower() != "standard":
+        self.silent = policy == "silent"
+        if policy != "standard" and not self.silent:
             raise OTAError(_POLICY)
-        if method.lower() != "md5":
+        if method != "md5":
             raise OTAError(_SIGN_METHOD)
         # A blank or a line's end in a URL would end the request line: header injection.
         if not (is_text(self.url, "._-~:/?#[]@!$&'()*+,;=%", _URL_MAX) and self.url.split("//")[0] in ("http:", "https:")):
@@ -180,6 +179,8 @@ def is_text(text, others, longest):
     return True
 
 
-def _stripped(obj):
-    # A dict with the white space gone from its keys; AttributeError for what is no dict.
-    return {k.strip(): v for k, v in obj.items()}
+def _stripped(obj, found):
+    # A dict with the white space gone from its keys, over found; TypeError or AttributeError for what is no dict.
+    for key in obj.keys():
+        found[key.strip()] = obj[key]
+    return found

@@ -7,6 +7,7 @@ Source: MicroPython esp32.Partition; ESP-IDF OTA data, esp_app_format.h, esp_app
 """
 
 from binascii import crc32
+from struct import unpack
 
 from esp32 import Partition
 
@@ -23,7 +24,6 @@ _READ_BACK = const(452)
 _BLOCK = const(4096)
 _PART = const(512)  # what is read back at a time
 _HEAD = const(208)  # bytes of an image that we look at
-_IOCTL_BLOCKS = const(4)
 _IOCTL_ERASE = const(6)
 
 
@@ -45,12 +45,14 @@ def records():
 
     Source: ESP-IDF bootloader_common.c; the checksum is over the number alone, and that of a blank sector does not fit.
     """
-    slots = sum(p.info()[1] >> 4 == 1 for p in Partition.find(Partition.TYPE_APP))
+    slots = 0
+    for app in Partition.find(Partition.TYPE_APP):
+        slots += app.info()[1] >> 4 == 1
     for otadata in Partition.find(Partition.TYPE_DATA, 0):
         for sector in (0, 1):
             entry = bytearray(32)
             otadata.readblocks(sector, entry, 0)
-            seq, state, crc = (int.from_bytes(entry[i : i + 4], "little") for i in (0, 24, 28))
+            seq, _, state, crc = unpack("<I20sII", entry)
             if crc32(entry[:4], 0xFFFFFFFF) == crc:
                 yield state, 16 + (seq - 1) % slots, otadata, sector
 
@@ -65,18 +67,20 @@ class Slot:
         self.block = block = bytearray(_BLOCK)
         self.view = view = memoryview(block)
         self._back = bytearray(_PART)
-        self._parts = [view[i : i + _PART] for i in range(0, _BLOCK, _PART)]
+        self._parts = parts = []
+        for at in range(0, _BLOCK, _PART):
+            parts.append(view[at : at + _PART])
         self.filled = self.written = 0
         own = running()
         self._own = head(own)
         try:
             self.partition = partition = own.get_next_update()
-            self.slot = slot = partition.info()[1]
-            if slot == own.info()[1]:
-                raise AttributeError
-        except (OSError, AttributeError):
+        except OSError:
             raise OTAError(_NO_SLOT)
-        self.size = partition.ioctl(_IOCTL_BLOCKS, 0) * _BLOCK
+        _, slot, _, self.size, _, _ = partition.info()
+        self.slot = slot
+        if slot == own.info()[1]:
+            raise OTAError(_NO_SLOT)
         # The records of earlier failures go, so that one found after the switch is its own; and one that names this slot
         # already: a second set_boot for the same slot can strand the device on a bad image (ESP-IDF up to 5.5).
         booting = Partition(Partition.BOOT).info()[1] == slot
@@ -117,9 +121,9 @@ class Slot:
             for part in self._parts:
                 partition.readblocks(block, back, at)
                 if back != part:
-                    raise OSError(0)
+                    raise OSError
                 at += _PART
-        except OSError as e:
-            raise OTAError(code, e.errno)
+        except OSError:
+            raise OTAError(code)
         self.written += filled
         self.filled = 0

@@ -7,13 +7,14 @@ while one of them connects, a Stream stands in the place of its module `socket` 
 
 import select
 import socket
-from errno import ECONNRESET, ETIMEDOUT
+from errno import ETIMEDOUT
 from time import ticks_add, ticks_diff, ticks_ms
 
 
 _HEADERS_MAX = const(8192)  # bytes, of all HTTP headers: more is nothing that a firmware server sends
 _READ_MAX = const(16384)  # the protocol's bound of one message; what is longer is read and thrown away
 _PIECE = const(512)
+_OPEN_S = const(4)  # to connect, and for all that the library says and reads until it is done; then for each write
 _PACKET_MS = const(700)  # what begins to come has to be there by then
 
 
@@ -31,14 +32,12 @@ class Stream:
     """
     A socket that knows its deadline, and the module `socket` that gives it out.
 
-    Raises OSError ETIMEDOUT, ECONNRESET, and what the socket raises.
+    Raises OSError ETIMEDOUT, also when the stream ends too early, and what the socket raises.
     """
 
+    _sock = None
     SOCK_STREAM = socket.SOCK_STREAM
     getaddrinfo = socket.getaddrinfo
-
-    def __init__(self, ms):
-        self._ms = ms
 
     def socket(self, *_):
         self._sock = socket.socket()
@@ -46,9 +45,9 @@ class Stream:
         return self
 
     def connect(self, address):
-        self._end = after(self._ms)
+        self._end = after(_OPEN_S * 1000)
         sock = self._sock
-        sock.settimeout(self._ms / 1000)
+        sock.settimeout(_OPEN_S)
         sock.connect(address)
         sock.setblocking(False)
         self._poll = select.poll()
@@ -75,7 +74,7 @@ class Stream:
         while n:
             part = self._some(self._sock.read, min(n, _PIECE))
             if not part:
-                raise OSError(ECONNRESET)
+                raise OSError(ETIMEDOUT)
             n -= len(part)
             if keep:
                 data += part
@@ -96,13 +95,15 @@ class Stream:
 
     def write(self, data, n=None):
         sock = self._sock
-        sock.settimeout(self._ms / 1000)
-        if sock.write(data, n or len(data)) != (n or len(data)):
+        sock.settimeout(_OPEN_S)
+        n = n or len(data)
+        if sock.write(data, n) != n:
             raise OSError(ETIMEDOUT)
         sock.setblocking(False)
 
     def close(self):
-        self._sock.close()
+        if self._sock:
+            self._sock.close()
 
     def _some(self, method, arg):
         while True:
@@ -113,15 +114,18 @@ class Stream:
                 raise OSError(ETIMEDOUT)
 
 
-def call(module, ms, function, *args, **named):
+def call(module, function, *args, **named):
     """
-    Calls a function of a library that opens a connection, so that it ends within ms (and the time for DNS).
+    Calls a function of a library that opens a connection, so that it ends within about 4 s (and the time for DNS).
 
     Returns (what the function returned, the Stream). Raises what it raises.
     """
     kept = module.socket
-    module.socket = stream = Stream(ms)
+    module.socket = stream = Stream()
     try:
         return function(*args, **named), stream
+    except Exception:
+        stream.close()  # the libraries do not always
+        raise
     finally:
         module.socket = kept

@@ -17,6 +17,7 @@ from .stream import after, left
 _NOT_STARTED = const(460)
 _SELF_TEST = const(461)
 _NOT_CONNECTED = const(462)
+_OTHER_VERSION = const(463)
 
 # States of the journal's record, see there.
 _SWITCHING = const(3)
@@ -31,30 +32,32 @@ _WDT_MS = const(120000)
 _NEVER_MS = const(0x7FFFFFFF)
 
 
-def running_version(journal, default):
-    """The version of the running image: frozen into it, in its descriptor, noted when it was written, or default."""
+def begin(ota, journal, default):
+    """
+    At every start. Sets ota.version: frozen into the running image, in its descriptor, noted when it was written, or default.
+
+    What became of a switch: the journal is DONE then, else left as it is. Returns True when a trial begins.
+    """
     path = sys.path[:]
     # A file `firmware.py` would stay the same whatever image runs.
     sys.path[:] = [p for p in path if p.endswith(".frozen")]
     try:
         from firmware import VERSION
-
-        return VERSION
     except ImportError:
-        pass
-    finally:
-        sys.path[:] = path
-    image = head(running())
-    if image[48]:
-        return image[48:80].decode().rstrip("\0")
-    # Noted for exactly this build: by the first bytes of the ELF's SHA-256.
-    noted = getattr(journal, "v%d" % running().info()[1], "")
-    return noted[16:] if noted[:16] == hexlify(image[176:184]).decode() else default
-
-
-def begin(ota, journal):
-    """What became of the switch: the journal is DONE then, else left as it is. Returns True when a trial begins."""
+        VERSION = None
+    sys.path[:] = path
     here = running().info()[1]
+    image = head(running())
+    noted = getattr(journal, "v%d" % here, "")
+    # Noted for exactly this build: by the first bytes of the ELF's SHA-256.
+    if noted[:16] != hexlify(image[176:184]).decode():
+        noted = ""
+    ota.version = VERSION or image[48:80].decode().rstrip("\0") or noted[16:] or default
+
+    # Code costs heap: what is done with goes, as soon as the last function is.
+    del sys.modules["ota.trial"]
+    del sys.modules["ota"].trial
+
     switching = journal.state == _SWITCHING
     for state, slot, _, _ in records():
         if slot == here:
@@ -73,25 +76,33 @@ def begin(ota, journal):
         journal.save(_DONE)
 
 
-def step(ota, connected):
+def step(ota, journal, connected):
     """
-    connected: bool, the platform has the version. Returns None while it lasts, 0 when confirmed, else why not: 461, 462.
+    While the trial lasts. connected: bool, the platform has the version. Returns True when the image is confirmed; restarts
+    when it failed, why is in the journal.
 
     The self-test is asked until it says True (good) or False (bad); None = not yet. What it raises counts as False.
     """
     good = connected
-    if connected and ota.self_test:
+    code = _SELF_TEST if connected else _NOT_CONNECTED
+    late = not left(ota.due)
+    if good and journal.state == _SWITCHING and journal.version != ota.version:
+        # The platform would never count it as a success, and offer it again for ever.
+        code = _OTHER_VERSION
+        good = False
+    elif good and ota.self_test:
         try:
             good = ota.self_test()
-        except Exception as e:
-            sys.print_exception(e)
-            return _SELF_TEST
-        if good is False:
-            return _SELF_TEST
+        except Exception:
+            good = False
     if good:
-        # It marks the record that is active, which is not ours when the boot loader fell back: see is_pending.
+        # It marks the record that is active: ours, see begin().
         running().mark_app_valid_cancel_rollback()
         ota.wdt = machine.WDT(timeout=_NEVER_MS)
-        return 0
-    if not left(ota.due):
-        return _SELF_TEST if connected else _NOT_CONNECTED
+        if journal.state == _SWITCHING:
+            journal.save(_DONE)
+        return True
+    if late or connected and good is False:
+        journal.code = code
+        journal.save(journal.state)
+        machine.reset()
