@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import queue
+import socket
 import threading
 import time
 import urllib.error
@@ -479,3 +480,53 @@ def test_the_api_refuses(stage):
         got, answer = call(stage.folder, name, body, token)
         assert (got, list(answer)) == (status, ["error"]), name
     assert list((stage.folder / "firmware").iterdir()) == [stage.folder / "firmware" / "1"]
+
+
+def test_a_stranger_does_not_throw_a_device_out(stage):
+    platform = stage.open()
+    firmware = stage.furnish()
+    player = stage.join("d1")
+    stranger = Player(platform.mqtt_port, "d1", "wrong")
+    stage.players.append(stranger)
+    assert stranger.ready() == "Not authorized"
+    assert player.get()["code"] == 404
+    platform.upgrade(firmware)
+    assert player.take("upgrade")
+
+
+def test_who_comes_again_has_left(stage):
+    platform = stage.open()
+    stage.furnish()
+    first = stage.join("d1")
+    first.client.reconnect_delay_set(3600, 3600)
+    gone = queue.Queue()
+    first.client.on_disconnect = lambda *_: gone.put(True)
+    second = Player(platform.mqtt_port, "d1", stage.secrets["d1"])
+    stage.players.append(second)
+    assert second.ready() == "subscribed"
+    assert gone.get(timeout=WAIT_S)
+    assert second.get()["code"] == 404
+
+
+def test_a_retained_command_waits_for_its_device(stage):
+    platform = stage.open()
+    stage.furnish()
+    secret = platform.add_device("pk", "d1")
+    platform.publish("/sys/pk/d1/ota/firmware/upgrade", '{"msgId": "7"}', retain=True)
+    player = Player(platform.mqtt_port, "d1", secret)
+    stage.players.append(player)
+    assert player.ready() == "subscribed"
+    assert player.take("upgrade") == {"msgId": "7"}
+
+
+@pytest.mark.parametrize(
+    "first", [b"GET / HTTP/1.0\r\n\r\n", b"\x10\xff\xff\xff\x7f", b"\x10\x02\x00", b"\xe0\x00"]
+)
+def test_who_speaks_something_else_is_shown_out(stage, first):
+    platform = stage.open()
+    with socket.create_connection(("127.0.0.1", platform.mqtt_port), WAIT_S) as stranger:
+        stranger.sendall(first)
+        stranger.shutdown(socket.SHUT_WR)
+        assert stranger.recv(100) in (b"", b"\x20\x02\x00\x05")
+    stage.furnish()
+    assert stage.join("d1").get()["code"] == 404

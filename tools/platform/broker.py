@@ -2,12 +2,14 @@
 The embedded MQTT broker: amqtt behind a listener of ours, with the login of docs/protocol.md from
 the start.
 
+The login is asked at the door too: amqtt 0.12 throws out the client of that name before it asks.
 Our own listener, since it then tells its port, bounds a packet, and drops dead connections, none
 of which amqtt 0.12 does. amqtt keeps nothing for a device that is away: a missed command comes
 back by the device's `get` alone.
 """
 
 import asyncio
+import io
 import logging
 import socket
 from collections.abc import Callable
@@ -17,11 +19,17 @@ from typing import Any
 from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker as _Amqtt
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
+from amqtt.errors import AMQTTError, CodecError, MQTTError, NoDataError
+from amqtt.mqtt.connect import ConnectPacket
 from amqtt.plugins.base import BaseAuthPlugin
 
 _PACKET_MAX = 20 * 1024  # bytes: a message of 16 KB, its topic, and some
 _LISTENER = "default"
+_CONNECT_S = 10.0  # for the first packet
+_REFUSED = b"\x20\x02\x00\x05"  # CONNACK, not authorized (MQTT 3.1.1, 3.2)
 _STOP_S = 5.0
+
+_NOT_MQTT = (AMQTTError, MQTTError, NoDataError, CodecError, ValueError)
 
 # (client id, user name, password) -> may it come in?
 Login = Callable[[str, str, str], bool]
@@ -39,7 +47,7 @@ class LoginPlugin(BaseAuthPlugin):
     async def authenticate(self, *, session) -> bool:
         """True when the three parts of the login fit, see docs/protocol.md."""
         parts = session.client_id, session.username, session.password
-        return all(type(part) is str for part in parts) and self.config.login(*parts)
+        return _may_come_in(self.config.login, *parts)
 
 
 class Broker:
@@ -47,7 +55,8 @@ class Broker:
 
     def __init__(self, host: str, port: int, login: Login):
         self._host, self._port, self._login = host, port, login
-        self._connections: set[asyncio.Task] = set()
+        self._connections: dict[asyncio.Task, asyncio.StreamWriter] = {}
+        self._inside: dict[str, asyncio.StreamWriter] = {}  # by client id
         self._amqtt: _Amqtt | None = None
         self._server: asyncio.Server | None = None
 
@@ -61,6 +70,7 @@ class Broker:
         # amqtt reports each lost client as a warning with traceback; who wants that sets up
         # logging.
         logging.getLogger("amqtt").addHandler(logging.NullHandler())
+        asyncio.get_running_loop().set_exception_handler(_without_amqtt)
         plugin = f"{LoginPlugin.__module__}.{LoginPlugin.__qualname__}"
         self._amqtt = _Amqtt(
             BrokerConfig(
@@ -78,38 +88,88 @@ class Broker:
 
     async def stop(self):
         """Closes all connections. Harmless when it never started."""
-        if self._server:
-            self._server.close()
-            await self._amqtt.shutdown()
-            for connection in self._connections:
-                connection.cancel()
-            if self._connections:
-                await asyncio.wait(self._connections, timeout=_STOP_S)
-            self._server = None
+        if not self._server:
+            return
+        self._server.close()
+        self._server = None
+        # First what came in goes: amqtt 0.12 waits for ever for a reader that missed its
+        # cancellation (asyncio.wait_for before Python 3.12 may swallow one).
+        for writer in self._connections.values():
+            writer.close()
+        for waiting in (list(self._connections), [asyncio.ensure_future(self._amqtt.shutdown())]):
+            if waiting:
+                _, late = await asyncio.wait(waiting, timeout=_STOP_S)
+                for task in late:
+                    task.cancel()
 
     async def _accept(self, reader, writer):
-        self._connections.add(asyncio.current_task())
+        self._connections[asyncio.current_task()] = writer
         _keep_alive(writer.get_extra_info("socket"))
+        door = _Reader(reader)
+        client_id = None
         try:
-            await self._amqtt.external_connected(
-                _Reader(reader), StreamWriterAdapter(writer), _LISTENER
-            )
-        except OSError:
-            pass  # the client has gone
+            connect = await asyncio.wait_for(ConnectPacket.from_stream(door), _CONNECT_S)
+            login = connect.client_id, connect.username, connect.password
+            if _may_come_in(self._login, *login):
+                client_id = connect.client_id
+                self._throw_out(client_id)
+                self._inside[client_id] = writer
+                door.rewind()
+                adapter = StreamWriterAdapter(writer)
+                await self._amqtt.external_connected(door, adapter, _LISTENER)
+            else:
+                writer.write(_REFUSED)
+                await writer.drain()
+        except (OSError, asyncio.TimeoutError, EOFError, *_NOT_MQTT):
+            pass  # the client has gone, or speaks something else
         except asyncio.CancelledError:
             pass  # stop(); the stream protocol would log it as an error
         finally:
             writer.close()
-            self._connections.discard(asyncio.current_task())
+            del self._connections[asyncio.current_task()]
+            if self._inside.get(client_id) is writer:
+                del self._inside[client_id]
+
+    def _throw_out(self, client_id):
+        # MQTT 3.1.1, 3.1.4: who comes again has left; its old connection may not know it yet.
+        if client_id in self._inside:
+            self._inside[client_id].close()
 
 
 class _Reader(StreamReaderAdapter):
-    """Refuses a packet that is too long, before it is read: amqtt would take 256 MB."""
+    """
+    Refuses a packet that is too long before it is read: amqtt would take 256 MB. And it can go
+    back to its first byte, since amqtt is to read the CONNECT that was read at the door.
+    """
+
+    def __init__(self, reader):
+        super().__init__(reader)
+        self._first = io.BytesIO()
+        self._recording = True
+
+    def rewind(self):
+        """Once: what was read so far comes again."""
+        self._first.seek(0)
+        self._recording = False
 
     async def read(self, n: int = -1) -> bytes:
         if n > _PACKET_MAX:
             raise ConnectionError(f"MQTT packet of {n} bytes")
-        return await super().read(n)
+        if self._recording:
+            data = await super().read(n)
+            self._first.write(data)
+            return data
+        return self._first.read(n) or await super().read(n)
+
+
+def _may_come_in(login, *parts):
+    return all(type(part) is str for part in parts) and login(*parts)
+
+
+def _without_amqtt(loop, context):
+    # Its tasks end with its own errors, and nobody asks them.
+    if type(context.get("exception")).__module__ != AMQTTError.__module__:
+        loop.default_exception_handler(context)
 
 
 def _keep_alive(sock):
