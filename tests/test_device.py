@@ -3,19 +3,14 @@ The simulated ESP32 as a whole: restarts, watchdog, second slot, rollback, power
 """
 
 import os
-import socket
-import socketserver
 import subprocess
-import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tools.device import cli
 from tools.device.device import Device
-from tools.device.net import Relay
 from tools.device.rom import PORT
 from tools.image.build import build
 
@@ -53,18 +48,10 @@ def image_of(folder: Path, version: str, app: str = APPLICATION) -> Path:
 def device(tmp_path):
     """Version 1 in ota_0, version 2 in ota_1, powered off."""
     with Device(tmp_path / "lamp").create(image_of(tmp_path, "1")) as made:
-        load(made, "ota_1", image_of(tmp_path, "2"))
+        made.load("ota_1", image_of(tmp_path, "2"))
         yield made
         made.stop()
         assert made.counters["violations"] == 0
-
-
-def load(device: Device, label: str, image: Path) -> None:
-    """An image into a slot from outside, while the device is off."""
-    flash = device.open_flash()
-    offset = next(row[3] for row in flash.table if row[0] == label)
-    flash.poke(offset, image.read_bytes())
-    flash.close()
 
 
 def test_frozen_main_runs_after_boot_and_sees_its_names(device):
@@ -150,7 +137,7 @@ def test_other_slot_runs_other_code_and_is_rolled_back_unconfirmed(device, gener
 def test_confirmed_slot_stays(device, tmp_path, generation):
     device.generation = generation
     app = APPLICATION + "Partition.mark_app_valid_cancel_rollback()\nprint('confirmed')"
-    load(device, "ota_1", image_of(tmp_path, "3", app))
+    device.load("ota_1", image_of(tmp_path, "3", app))
     device.put("order", SWITCH)
     device.start().wait("^confirmed")
     device.power_cut()
@@ -165,7 +152,7 @@ def test_confirmed_slot_stays(device, tmp_path, generation):
 def test_watchdog_of_boot_py_gets_a_broken_image_back(device, tmp_path, app):
     device.put("boot.py", "import machine\nmachine.WDT(timeout=500)")
     device.put("order", "machine.WDT(timeout=1000000)\n" + SWITCH)
-    load(device, "ota_1", image_of(tmp_path, "broken", app))
+    device.load("ota_1", image_of(tmp_path, "broken", app))
     device.start().wait("^runs 1 ota_0 cause 1$")
     device.wait("ota_1 starts, cause 2$")
     device.put("order", "machine.WDT(timeout=1000000)")
@@ -329,75 +316,6 @@ def test_wifi_is_what_the_supervisor_says(device):
     device.wait("^lost 201 0.0.0.0")
     device.link(True)
     device.wait("^again")
-
-
-class _Sender(socketserver.BaseRequestHandler):
-    """Sends 100,000 bytes when it got a line."""
-
-    def handle(self):
-        if self.request.recv(100):
-            self.request.sendall(bytes(100000))
-
-
-@contextmanager
-def relay(**options):
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Sender) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with Relay(*server.server_address, **options) as made:
-            yield made
-        server.shutdown()
-
-
-def receive(relay: Relay) -> int:
-    """Bytes that came before the connection ended."""
-    count = 0
-    with socket.create_connection((relay.host, relay.port), timeout=10) as sock:
-        sock.sendall(b"go\n")
-        try:
-            while data := sock.recv(65536):
-                count += len(data)
-        except ConnectionResetError:
-            return count
-    return count
-
-
-def test_relay_passes_on_and_counts():
-    with relay() as link:
-        assert receive(link) == 100000
-        connection = link.connections[0]
-        assert (connection.to_device, connection.to_server) == (100000, 3)
-
-
-def test_relay_cuts_each_connection_where_it_is_told():
-    with relay(buffer=8192) as link:
-        link.cut_after(12345, 7)
-        assert [receive(link) for _ in range(3)] == [12345, 7, 100000]
-
-
-def test_relay_that_is_down_refuses_until_it_is_up():
-    with relay() as link:
-        link.down()
-        with pytest.raises(OSError, match="reset|refused|pipe"):
-            assert receive(link) == 0
-            raise ConnectionResetError("reset")  # it came to an end without a byte
-        link.up()
-        assert receive(link) == 100000
-
-
-def test_relay_throttles_and_cuts_a_standing_connection():
-    with relay(rate=20000, buffer=4096) as link:
-        threading.Timer(0.5, link.cut).start()
-        assert 0 < receive(link) < 100000
-
-
-def test_relay_stalls_and_goes_on():
-    with relay() as link:
-        link.stalled = True
-        threading.Timer(0.3, link.up).start()
-        begin = time.monotonic()
-        assert receive(link) == 100000
-        assert time.monotonic() - begin >= 0.2
 
 
 def test_commands_make_and_show_a_device(tmp_path, capsys):

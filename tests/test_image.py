@@ -1,4 +1,4 @@
-"""Images: what esptool and the boot loader make of them, descriptor, frozen modules, wrong files."""
+"""Images: what esptool and the boot loader make of them, descriptor, frozen modules, bad files."""
 
 import hashlib
 import subprocess

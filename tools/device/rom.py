@@ -63,7 +63,7 @@ def extract(flash: Flash, label: str, cache: Path) -> Path:
 
     Raises ValueError: the archive in the image is damaged.
     """
-    row = next(row for row in flash.table if row[0] == label)
+    row = {row[0]: row for row in flash.table}[label]
     files = frozen(lambda at, length: bytes(flash.read(row[3] + at, length)))
     # What runs as main must be found by a name that no file hides; see port/_start.py.
     files |= {"_frozen_" + name: files[name] for name in _MAIN if name in files}
