@@ -54,7 +54,7 @@ class Device(Supervisor):
         return Flash(self._path, self.generation)
 
     def load(self, label: str, image: Path | str | bytes) -> None:
-        """An image into a partition by no rule, while the device is off. Raises KeyError: no such."""
+        """An image into a partition, from outside, while it is off. Raises KeyError: no such."""
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
         with contextlib.closing(self.open_flash()) as flash:
             flash.poke(_offset(flash, label), data)

@@ -39,10 +39,11 @@ class Supervisor:
     """
     folder: with the flash file and the filesystem; identifier: default the folder's name;
     generation: of the boot loader, "5.5" or "6.1"; heapsize: of the interpreter; micropython:
-    its path; port: folder with the hardware's modules (default: port/, compiled); fault: as
-    OTA_SIM_FAULT, see port/flash.py; env: more environment for the device's process;
-    starts_per_minute: the bound that keeps a boot loop from eating the machine; on_line: called
-    for each line of the console.
+    its path
+    (default: MICROPYTHON of the environment, else the pinned one); port: folder with the
+    hardware's modules (default: port/, compiled); fault: as OTA_SIM_FAULT, see port/flash.py;
+    env: more environment for the device's process; starts_per_minute: the bound that keeps a
+    boot loop from eating the machine; on_line: called for each line of the console.
 
     Attributes: state ("off", "on", "asleep", "no boot"); running (label of the slot, None = no
     process); boots (list of (label or None, reset cause)).
@@ -65,7 +66,9 @@ class Supervisor:
         self.identifier = identifier or self.folder.name
         self.generation = generation
         self.heapsize = heapsize
-        self.micropython = str(micropython or pinned_micropython())
+        self.micropython = str(
+            micropython or os.environ.get("MICROPYTHON") or pinned_micropython()
+        )
         self.port = Path(port).absolute() if port else None
         self.fault = fault or os.environ.get("OTA_SIM_FAULT")
         self.env = env or {}
