@@ -39,11 +39,11 @@ class Supervisor:
     """
     folder: with the flash file and the filesystem; identifier: default the folder's name;
     generation: of the boot loader, "5.5" or "6.1"; heapsize: of the interpreter; micropython:
-    its path
-    (default: MICROPYTHON of the environment, else the pinned one); port: folder with the
-    hardware's modules (default: port/, compiled); fault: as OTA_SIM_FAULT, see port/flash.py;
-    env: more environment for the device's process; starts_per_minute: the bound that keeps a
-    boot loop from eating the machine; on_line: called for each line of the console.
+    its path (default: MICROPYTHON of the environment, else the pinned one); port: folder with
+    the hardware's modules (default: port/, compiled); fault: as OTA_SIM_FAULT, see
+    port/flash.py; env: more environment for the device's process; starts_per_minute: the bound
+    that keeps a boot loop from eating the machine; on_line: called for each line of the
+    console.
 
     Attributes: state ("off", "on", "asleep", "no boot"); running (label of the slot, None = no
     process); boots (list of (label or None, reset cause)).
