@@ -350,7 +350,64 @@ def test_a_refused_command_does_not_stop_what_runs():
     assert world.shows() == ("Upgrading", "")
 
 
+def test_a_command_delivered_twice_is_answered_twice():
+    world = World()
+    world.push()
+    world.reply()
+    world.progress(10)
+    world.reply()
+    assert world.shows() == ("Upgrading", "")
+    assert world.task().progress == 10
+
+
+def test_a_refusal_is_no_guess_of_the_platform():
+    world = World()
+    world.push()
+    world.reply(415)
+    world.progress(10)
+    world.reply(200)
+    assert world.shows() == ("Failed", "Push Failed")
+    assert world.task().code == 415
+
+
+def test_a_failure_by_another_id_counts_after_the_reply_only():
+    world = World()
+    world.push()
+    world.progress(10, "failed", msg_id="older", code=430)
+    assert world.shows() == ("Pushed", "")
+    world.reply()
+    world.progress(10, "failed", msg_id="older", code=430)
+    assert world.shows() == ("Failed", "Download Firmware Failed")
+
+
+def test_a_retry_begins_at_0_percent():
+    world = World(retries=1)
+    world.push()
+    world.progress(60, "failed", code=430)
+    assert world.task().progress == 60
+    world.tick(60)
+    assert (world.task().status, world.task().progress) == ("Pushed", 0)
+
+
 # get
+
+
+def test_get_after_a_time_out_is_the_retry():
+    world = World(retries=1)
+    world.push()
+    world.progress(5)
+    world.tick(600)
+    world.get()
+    assert (world.task().status, world.task().attempt) == ("Pushed", 1)
+    world.tick(10)
+    assert world.shows() == ("Failed", "Push Failed")
+    assert len(world.commands) == 1
+
+
+def test_get_of_a_version_uploaded_twice_gives_the_latest():
+    world = World()
+    world.books.enter(Firmware(2, "pk", "g", "1.1.0", "b.bin", 1, "cd" * 16, 2.0))
+    assert world.get("1.1.0")["data"]["url"] == "http://host/2/b.bin"
 
 
 def test_empty_get_brings_what_waits():
@@ -491,6 +548,16 @@ def test_device_in_a_running_batch_is_left_out():
     assert left_out == {"d1": "in batch 1"}
 
 
+def test_device_of_an_aborted_batch_may_take_part_in_another():
+    world = World()
+    batch = world.push()
+    world.reply()
+    world.take(world.logic.abort(world.now, batch))
+    assert world.task().status == "To be Upgraded"
+    _, left_out = world.start(number=2)
+    assert left_out == {}
+
+
 def test_batch_without_devices_is_refused():
     world = World()
     world.push()
@@ -565,6 +632,19 @@ def test_abort_gives_the_command_to_nobody_new():
     assert world.get()["code"] == 404
 
 
+def test_abort_is_the_end_of_push_failed():
+    world = World()
+    batch, _ = world.start(devices=world.devices)
+    world.tick()
+    world.say("upgrade_reply", {}, "t1-1-0", 200, device="d2")
+    world.tick(10)
+    assert world.shows() == ("Failed", "Push Failed")
+    world.take(world.logic.abort(world.now, batch))
+    world.reply()
+    assert world.get()["code"] == 404
+    assert world.shows() == ("Failed", "Push Failed")
+
+
 def test_a_batch_that_ended_cannot_be_aborted():
     world = World()
     batch = world.push()
@@ -589,6 +669,8 @@ def test_a_batch_that_ended_cannot_be_aborted():
         ("version", b'{"msgId": "1", "data": {"firmwareVersion": 1}}'),
         ("version", b'{"msgId": "1", "data": {"firmwareVersion": ""}}'),
         ("version", b'{"msgId": "1", "data": {"firmwareVersion": "a b"}}'),
+        ("version", b'{"msgId": "1", "data": {"firmwareVersion": "1.\\u00e9"}}'),
+        ("upgrade_reply", b'{"msgId": "t1-1-0", "code": "200"}'),
         ("get", b'{"msgId": "1"}'),
         ("get", b'{"msgId": "1", "data": {"firmwareVersion": "", "identifier": 1}}'),
         ("get", b'"' + b"x" * 20000 + b'"'),
