@@ -1,10 +1,12 @@
-# Runs first at every start. Two parts: a guard that you leave alone, and the settings that are yours.
-# Copy it to the board beside main.py; a firmware never freezes it, so an upgrade never touches your settings.
+# Runs first at every start. Two parts: a guard that you leave alone, and the settings that are
+# yours. Copy it to the board beside main.py; a firmware never freezes it, so an upgrade never
+# touches your settings.
 
 
-# The guard. A new firmware is on trial until it has reached the platform. Should it hang or fail before that, nobody is at hand to
-# press reset: so the watchdog starts here, before Wi-Fi and before any code of the new firmware, and the boot loader rolls back.
-# It imports nothing of ours on purpose. Source: ESP-IDF OTA data; docs/hardware.md, "Starting up".
+# The guard. A new firmware is on trial until it has reached the platform. Should it hang or fail
+# before that, nobody is at hand to press reset: so the watchdog starts here, before Wi-Fi and
+# before any code of the new firmware, and the boot loader rolls back. It imports nothing of ours
+# on purpose. Source: ESP-IDF OTA data; docs/hardware.md, "Starting up".
 def guard():
     from binascii import crc32
 
@@ -17,7 +19,9 @@ def guard():
             otadata.readblocks(sector, entry, 0)
             seq = int.from_bytes(entry[:4], "little")
             state = int.from_bytes(entry[24:28], "little")
-            counts = crc32(entry[:4], 0xFFFFFFFF) == int.from_bytes(entry[28:], "little") and state not in (3, 4)
+            counts = crc32(entry[:4], 0xFFFFFFFF) == int.from_bytes(
+                entry[28:], "little"
+            ) and state not in (3, 4)
             if counts and seq > newest[0]:
                 newest = (seq, state)
     if newest[1] == 1:  # PENDING_VERIFY
@@ -38,10 +42,12 @@ IDENTIFIER = ""
 DEVICE_SECRET = ""
 
 
-# The network. Waits 20 s at most: the watchdog of the guard allows 120, and the radio goes on trying by itself.
+# The network. Waits 20 s at most: the watchdog of the guard allows 120, and the radio goes on
+# trying by itself.
 def connect():
-    import network
     from time import sleep_ms
+
+    import network
 
     wlan = network.WLAN(network.STA_IF)
     wlan.active(True)

@@ -1,5 +1,6 @@
-# Runs after boot.py: keeps the device connected and upgradable while your application runs.
-# Yours is the function `application`; freeze this file into your firmware, so that an upgrade brings a new one.
+# Runs after boot.py: keeps the device connected and upgradable while your application runs. Yours
+# is the function `application`; freeze this file into your firmware, so that an upgrade brings a
+# new one.
 import sys
 import time
 
@@ -7,7 +8,10 @@ import machine
 
 
 def application():
-    """Yours: called about 50 times a second, and has to come back soon (the agent answers within 10 s because you do)."""
+    """
+    Yours: called about 50 times a second, and has to come back soon (the agent answers within 10 s
+    because you do).
+    """
 
 
 def problems(settings):

@@ -5,7 +5,8 @@ Firmware upgrades over the air: the public names, loaded when first used. No wor
     while True:
         agent.poll()
 
-Names: init, OTA (agent.py), OTAError (protocol.py), Link (link.py). init is OTA itself: the guidance's name of the constructor.
+Names: init, OTA (agent.py), OTAError (protocol.py), Link (link.py). init is OTA itself: the
+guidance's name of the constructor.
 """
 
 

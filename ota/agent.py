@@ -1,8 +1,10 @@
 """
-The agent: takes commands, answers, reports, and does the upgrade in slices while the application goes on.
+The agent: takes commands, answers, reports, and does the upgrade in slices while the application
+goes on.
 
-The MQTT callback only queues; work happens in poll(). What an upgrade needs (upgrade.py and below) is loaded when one starts.
-Never prints, never waits. Source: the guidance (the eight calls); docs/protocol.md (device rules).
+The MQTT callback only queues; work happens in poll(). What an upgrade needs (download.py, slot.py)
+is loaded when one starts. Never prints, never waits. Source: the guidance (the eight calls);
+docs/protocol.md (device rules).
 """
 
 from random import getrandbits
@@ -44,7 +46,8 @@ _YIELD = const(5)  # fetch_yield() downloads
 _TRIAL = const(6)  # the running image must prove itself; from here on nothing can be cancelled
 _LEAVE = const(7)  # the restart comes
 
-_QUEUE_MAX = const(8)  # messages between two calls of poll(); more are dropped, and asked for after the next connection
+# messages between two calls of poll(); more are dropped, and asked for after the next connection
+_QUEUE_MAX = const(8)
 _OUTBOX_MAX = const(16)
 _ASK_MS = const(60000)  # between two questions to on_silent
 _YIELD_MS = const(200)  # one wait for data
@@ -55,12 +58,14 @@ class OTA:
     """
     The agent of one device.
 
-    product_key, device_name, identifier: str, 1 to 64 of A-Z a-z 0-9 . _ - : @; identifier defaults to device_name; mqtt_client:
-    anything with publish, subscribe, set_callback, check_msg of umqtt, best a Link; version: str, told when the image itself says none.
-    on_silent(command) -> bool: may a silent upgrade begin now? Asked again every minute until True; without it: at the next start.
-    self_test() -> True, False, None (not yet): see Trial. on_message(topic, msg): what is not ours; defaults to the callback that
-    the client had. on_info(msg_id, code, data): the answer to get_firmware_info.
-    settings: the class attributes below. Raises OTAError 480, 482.
+    product_key, device_name, identifier: str, 1 to 64 of A-Z a-z 0-9 . _ - : @; identifier
+    defaults to device_name; mqtt_client: anything with publish, subscribe, set_callback, check_msg
+    of umqtt, best a Link; version: str, told when the image itself says none. on_silent(command)
+    -> bool: may a silent upgrade begin now? Asked again every minute until True; without it: at
+    the next start. self_test() -> True, False, None (not yet): see Trial. on_message(topic, msg):
+    what is not ours; defaults to the callback that the client had. on_info(msg_id, code, data):
+    the answer to get_firmware_info. settings: the class attributes below. Raises OTAError 480,
+    482.
     """
 
     #: report progress when it grew by this many percent ...
@@ -86,13 +91,16 @@ class OTA:
     _session = 1
     # the platform has our version; a download ended
     _told = _fetched = False
-    # packet id of the message under way; msgId of our last empty get; the sign to go on with; the one gone on with
+    # packet id of the message under way; msgId of our last empty get; the sign to go on with; the
+    # one gone on with
     _pid = _get_id = _kept = _renewed = None
     # what is at work: Command or Journal; Upgrade or Download
     _command = _job = None
     _message = ""
 
-    def __init__(self, product_key, device_name, mqtt_client, identifier=None, version="0", **settings):
+    def __init__(
+        self, product_key, device_name, mqtt_client, identifier=None, version="0", **settings
+    ):
         identifier = identifier or device_name
         for text in (product_key, device_name, identifier):
             if not is_text(text, "._-:@", 64):
@@ -131,7 +139,10 @@ class OTA:
         return self
 
     def destroy(self, *_):
-        """Stops a download, reports it (471), forgets all. Twice is harmless. Source: the guidance, 2."""
+        """
+        Stops a download, reports it (471), forgets all. Twice is harmless. Source: the guidance,
+        2.
+        """
         if self._phase:
             self.cancel(_DESTROYED)  # what does not get out now, the next start reports
             self._queue = self._outbox = ()
@@ -140,7 +151,10 @@ class OTA:
     __exit__ = destroy
 
     def cancel(self, code=_CANCELLED):
-        """Stops a download or a waiting upgrade, and reports it with code. Nothing to stop: nothing happens."""
+        """
+        Stops a download or a waiting upgrade, and reports it with code. Nothing to stop: nothing
+        happens.
+        """
         if _READY < self._phase < _TRIAL:
             self._fail(OTAError(code))
 
@@ -154,7 +168,10 @@ class OTA:
         self._report(status, progress)
 
     def report_firmware_version(self, version=None):
-        """version: str, by default the running one. Raises OTAError 480, 481. Source: the guidance, 4."""
+        """
+        version: str, by default the running one. Raises OTAError 480, 481. Source: the guidance,
+        4.
+        """
         self._tell("version", version or self.version)
 
     def is_fetching(self):
@@ -167,10 +184,13 @@ class OTA:
 
     def fetch_yield(self, buf, timeout_s):
         """
-        Downloads into the caller's buffer, for who wants the bytes and not the upgrade: no flash is written.
+        Downloads into the caller's buffer, for who wants the bytes and not the upgrade: no flash
+        is written.
 
-        buf: bytearray; timeout_s: int, for this call. Returns bytes read (> 0), 0 when none came in time, -1 when the download
-        is complete and its digest right, else -code. Raises OTAError 481 while poll() does the upgrade, or when there is nothing to download. Source: the guidance, 7.
+        buf: bytearray; timeout_s: int, for this call. Returns bytes read (> 0), 0 when none came
+        in time, -1 when the download is complete and its digest right, else -code. Raises OTAError
+        481 while poll() does the upgrade, or when there is nothing to download. Source: the
+        guidance, 7.
         """
         end = after(timeout_s * 1000)
         self._handle()
@@ -197,7 +217,8 @@ class OTA:
 
     def get_firmware_info(self, version, product_key=None, identifier=None):
         """
-        Asks for the information of a version, also on behalf of another device; the answer goes to on_info.
+        Asks for the information of a version, also on behalf of another device; the answer goes to
+        on_info.
 
         Returns the msgId of the request, str. Raises OTAError 480, 481. Source: the guidance, 8.
         """
@@ -205,9 +226,11 @@ class OTA:
 
     def poll(self):
         """
-        One slice of work: at most 1 s in a download, 5 s when something connects. Call it all the time.
+        One slice of work: at most 1 s in a download, 5 s when something connects. Call it all the
+        time.
 
-        Raises OTAError 481 after destroy(); OSError of a client that is no Link: connect it again, then call connected().
+        Raises OTAError 481 after destroy(); OSError of a client that is no Link: connect it again,
+        then call connected().
         """
         if not self._phase:
             raise OTAError(_STATE)
@@ -228,10 +251,13 @@ class OTA:
             self._fail(e)
 
     def connected(self):
-        """After every (re)connection: what the platform must know, and what we may have missed. With a Link, poll() calls it itself."""
+        """
+        After every (re)connection: what the platform must know, and what we may have missed. With
+        a Link, poll() calls it itself.
+        """
         self._pid = None
         if not self._told:
-            self._tell("version", self.version)
+            self._send("version", {"firmwareVersion": self.version}, 1)
         if self._phase != _TRIAL:
             self._outcome()
             self._get_id = self._tell("get", "")
@@ -276,7 +302,9 @@ class OTA:
             if self._command.version != command.version:
                 return _PENDING if phase == _TRIAL else _BUSY
             return _ACCEPTED
-        if journal.code and (command.msg_id == journal.msg_id or asked and command.sign == journal.sign):
+        if journal.code and (
+            command.msg_id == journal.msg_id or asked and command.sign == journal.sign
+        ):
             return _FAILED_BEFORE
         self._command = command
         if command.sign == self._kept:
@@ -316,7 +344,11 @@ class OTA:
 
     def _report(self, status, progress):
         journal = self._journal
-        data = {"firmwareVersion": journal.version or self.version, "status": status, "progress": progress}
+        data = {
+            "firmwareVersion": journal.version or self.version,
+            "status": status,
+            "progress": progress,
+        }
         if status == "failed":
             data["code"] = journal.code
             data["message"] = self._message
@@ -406,8 +438,14 @@ class OTA:
     def _fail(self, error):
         journal = self._journal
         detail = error.detail
-        if self._phase == _RUN and detail in (401, 403, 410) and self._job.position and not self._renewed:
-            # The URL ran out. Once, the platform is asked for a new one, and its answer takes this up.
+        if (
+            self._phase == _RUN
+            and detail in (401, 403, 410)
+            and self._job.position
+            and not self._renewed
+        ):
+            # The URL ran out. Once, the platform is asked for a new one, and its answer takes this
+            # up.
             self._kept = journal.sign
             self._end()
             self._get_id = self._tell("get", "")

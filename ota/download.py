@@ -1,10 +1,11 @@
 """
 One upgrade, from the first byte to the switch, in slices; loaded while it runs, dropped with it.
 
-Download: the body of a URL, byte after byte in order, whatever the connection does: resumes by Range, tries again, gives up in
-time, the digest running along. Upgrade: from there into the slot. Neither talks to the platform.
-`requests` opens http, on our Stream, so that headers, body and redirects have bounds. https waits for a certificate to check.
-Source: RFC 9110 (Range, Content-Range); docs/protocol.md, docs/hardware.md.
+Download: the body of a URL, byte after byte in order, whatever the connection does: resumes by
+Range, tries again, gives up in time, the digest running along. Upgrade: from there into the slot.
+Neither talks to the platform. `requests` opens http, on our Stream, so that headers, body and
+redirects have bounds. https waits for a certificate to check. Source: RFC 9110 (Range,
+Content-Range); docs/protocol.md, docs/hardware.md.
 """
 
 from binascii import hexlify
@@ -44,7 +45,9 @@ _UNIT = const(65536)  # bytes from one note in the journal to the next
 
 class Download:
     """
-    One file. ota: the settings tries, stall_s, total_s; command: Command; position: int, where to begin. Attributes: position, bytes delivered so far; size; resumed, bool: not all of it came in one piece; digest.
+    One file. ota: the settings tries, stall_s, total_s; command: Command; position: int, where to
+    begin. Attributes: position, bytes delivered so far; size; resumed, bool: not all of it came in
+    one piece; digest.
     """
 
     _raw = None
@@ -68,7 +71,8 @@ class Download:
 
     def readinto(self, buf, wait_ms):
         """
-        Some of the body, into the beginning of buf (memoryview). wait_ms: int, the longest wait for data; a connect takes up to 5 s.
+        Some of the body, into the beginning of buf (memoryview). wait_ms: int, the longest wait
+        for data; a connect takes up to 5 s.
 
         Returns int: bytes, 0 = none yet, -1 = it is complete. Raises OTAError 414, 430 to 437.
         """
@@ -136,7 +140,8 @@ class Download:
             if self._ranges:
                 headers["Range"] = "bytes=%d-" % position
         target = []
-        # requests follows a redirect by calling itself, without limit or time-out: so we stand in its place.
+        # requests follows a redirect by calling itself, without limit or time-out: so we stand in
+        # its place.
         request = requests.request
         requests.request = lambda *a, **k: target.append(a[1].strip())
         try:
@@ -189,8 +194,9 @@ class Upgrade(Download):
 
     def step(self):
         """
-        At most 1 s of work (5 s when it connects). Returns int: progress, 0 to 95, then 96: the slot is complete, its digest right.
-        Raises OTAError, see Slot and Download, and 420 (too large for the slot), 440.
+        At most 1 s of work (5 s when it connects). Returns int: progress, 0 to 95, then 96: the
+        slot is complete, its digest right. Raises OTAError, see Slot and Download, and 420 (too
+        large for the slot), 440.
         """
         slot = self._slot
         end = after(_SLICE_MS)

@@ -1,9 +1,10 @@
 """
-What must survive a restart: one record of the upgrade, how far it came, and which version each slot's image was announced as.
+What must survive a restart: one record of the upgrade, how far it came, and which version each
+slot's image was announced as.
 
-In NVS, in two blobs written in turns, so that a power cut leaves the old or the new record (a cut while a blob is replaced can lose
-both its old and its new value). Without NVS all goes on, only nothing is remembered.
-Source: docs/hardware.md, "NVS".
+In NVS, in two blobs written in turns, so that a power cut leaves the old or the new record (a cut
+while a blob is replaced can lose both its old and its new value). Without NVS all goes on, only
+nothing is remembered. Source: docs/hardware.md, "NVS".
 """
 
 import json
@@ -16,16 +17,18 @@ _WAITING = const(1)  # a silent one, waits for the next start
 _FETCHING = const(2)
 _SWITCHING = const(3)  # the slot is complete; `set_boot` comes next, or was
 _DONE = const(4)  # ended, to be reported: succeeded when code is 0
-_TOLD = const(5)  # failed, the platform knows: remembered, so that no copy of that command is taken
+# failed, the platform knows: remembered, so that no copy of that command is taken
+_TOLD = const(5)
 
 _RECORD_MAX = const(800)  # bytes: all texts at their greatest length, and their names
 
 
 class Journal:
     """
-    The record. state: int; code: int, why it failed, 0 = did not; progress: int, where it stopped; slot: int, subtype of the slot that
-    is written; units: int, how many 64 KiB are in it; msg_id, version, sign: str, of the command; v16, v17, ...: str, the version of the
-    image in that slot behind the 16 hex digits that tell its build.
+    The record. state: int; code: int, why it failed, 0 = did not; progress: int, where it stopped;
+    slot: int, subtype of the slot that is written; units: int, how many 64 KiB are in it; msg_id,
+    version, sign: str, of the command; v16, v17, ...: str, the version of the image in that slot
+    behind the 16 hex digits that tell its build.
     """
 
     # What is in NVS.

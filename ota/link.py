@@ -1,9 +1,10 @@
 """
 An umqtt client that stays connected: time-outs, ping, back-off with jitter, subscribes again.
 
-The packets are umqtt's own (umqtt.simple of the firmware, of any age); this adds what it lacks. Nothing here blocks for longer
-than 5 s and the time for DNS. Connection and subscriptions are made by check_msg(), so just go on calling it.
-Source: MQTT 3.1.1; docs/limits.md for what umqtt leaves open.
+The packets are umqtt's own (umqtt.simple of the firmware, of any age); this adds what it lacks.
+Nothing here blocks for longer than 5 s and the time for DNS. Connection and subscriptions are made
+by check_msg(), so just go on calling it. Source: MQTT 3.1.1; docs/limits.md for what umqtt leaves
+open.
 """
 
 from errno import ENOTCONN
@@ -19,11 +20,12 @@ _PIDS = const(65000)
 
 class Link(simple.MQTTClient):
     """
-    Arguments as umqtt.simple's MQTTClient. up: int, 0 = not connected, else another number for every session; unacked: set of packet ids that
-    were sent at QoS 1 and not acknowledged yet.
+    Arguments as umqtt.simple's MQTTClient. up: int, 0 = not connected, else another number for
+    every session; unacked: set of packet ids that were sent at QoS 1 and not acknowledged yet.
     """
 
-    #: the longest wait between two tries to connect, in seconds; large enough to spread a fleet after an outage
+    #: the longest wait between two tries to connect, in seconds; large enough to spread a fleet
+    #: after an outage
     back_off_max_s = 300
     #: see above
     up = 0
@@ -45,8 +47,8 @@ class Link(simple.MQTTClient):
 
     def publish(self, topic, msg, retain=False, qos=0):
         """
-        topic, msg: str or bytes. In one write. Returns at once: the packet id at QoS 1 (in `unacked` until the broker has it), else None.
-        Raises OSError when not connected.
+        topic, msg: str or bytes. In one write. Returns at once: the packet id at QoS 1 (in
+        `unacked` until the broker has it), else None. Raises OSError when not connected.
         """
         if not self.up:
             raise OSError(ENOTCONN)
@@ -77,7 +79,8 @@ class Link(simple.MQTTClient):
 
     def check_msg(self):
         """
-        One step: connect and subscribe, or take what came. Never raises for the connection: it is made again.
+        One step: connect and subscribe, or take what came. Never raises for the connection: it is
+        made again.
         """
         try:
             if self.up:

@@ -1,10 +1,12 @@
 """
-The wire: topics, messages, statuses and codes. ONE table of each; change them here to speak to another platform.
+The wire: topics, messages, statuses and codes. ONE table of each; change them here to speak to
+another platform.
 
-Never does any I/O and imports nothing of ours, so that the host side (tools/) reads the same tables.
-A name with a leading underscore stays out of the .mpy: MicroPython folds it in, CPython reads it. Each file of ota/ repeats
-the few that it needs; tests/test_codes.py holds every copy to this table. Causes and cures in words: tools/codes.py.
-Source: the device end guidance, and the choices marked "ours" in docs/protocol.md.
+Never does any I/O and imports nothing of ours, so that the host side (tools/) reads the same
+tables. A name with a leading underscore stays out of the .mpy: MicroPython folds it in, CPython
+reads it. Each file of ota/ repeats the few that it needs; tests/test_codes.py holds every copy to
+this table. Causes and cures in words: tools/codes.py. Source: the device end guidance, and the
+choices marked "ours" in docs/protocol.md.
 """
 
 import json
@@ -89,7 +91,8 @@ _VERSION_MAX = const(100)
 
 class OTAError(Exception):
     """
-    What went wrong, as a number. code: int, 410 to 482 of the table above; detail: int, the errno or the HTTP status, 0 = none.
+    What went wrong, as a number. code: int, 410 to 482 of the table above; detail: int, the errno
+    or the HTTP status, 0 = none.
     """
 
     def __init__(self, code, detail=0):
@@ -99,7 +102,10 @@ class OTAError(Exception):
 
 
 def encode(msg_id, data, code=None):
-    """A message as the platform expects it. msg_id: str; data: dict; code: int or None. Returns bytes (JSON)."""
+    """
+    A message as the platform expects it. msg_id: str; data: dict; code: int or None. Returns bytes
+    (JSON).
+    """
     message = {"msgId": msg_id, "version": "1.0", "data": data}
     if code:
         message["code"] = code
@@ -110,8 +116,8 @@ def decode(payload):
     """
     Takes a message apart. payload: bytes, at most 16 KiB.
 
-    Returns (msgId str, "" when there is none; code, None when there is none; data: dict, or what stands in its place).
-    Raises OTAError 410 when it is no JSON object or its msgId is not one.
+    Returns (msgId str, "" when there is none; code, None when there is none; data: dict, or what
+    stands in its place). Raises OTAError 410 when it is no JSON object or its msgId is not one.
     Source: the guidance prints keys with stray spaces, so white space goes from every key.
     """
     try:
@@ -132,10 +138,10 @@ class Command:
     """
     One firmware on offer, read from the `data` of an upgrade command or of an answer to get.
 
-    data: what decode() gave; asked: bool, True where policy and size may be absent.
-    Attributes: msg_id: str; version: str; url: str, http or https; sign: str, 32 hex digits; size: int bytes, 0 = not told; silent: bool,
-    the device chooses when.
-    Raises OTAError 410 (missing, wrong type or range), 411 (policy), 412 (sign method), 414 (URL).
+    data: what decode() gave; asked: bool, True where policy and size may be absent. Attributes:
+    msg_id: str; version: str; url: str, http or https; sign: str, 32 hex digits; size: int bytes,
+    0 = not told; silent: bool, the device chooses when. Raises OTAError 410 (missing, wrong type
+    or range), 411 (policy), 412 (sign method), 414 (URL).
     """
 
     def __init__(self, msg_id, data, asked):
@@ -165,7 +171,10 @@ class Command:
         if method != "md5":
             raise OTAError(_SIGN_METHOD)
         # A blank or a line's end in a URL would end the request line: header injection.
-        if not (is_text(self.url, "._-~:/?#[]@!$&'()*+,;=%", _URL_MAX) and self.url.split("//")[0] in ("http:", "https:")):
+        if not (
+            is_text(self.url, "._-~:/?#[]@!$&'()*+,;=%", _URL_MAX)
+            and self.url.split("//")[0] in ("http:", "https:")
+        ):
             raise OTAError(_URL)
 
 
@@ -180,7 +189,8 @@ def is_text(text, others, longest):
 
 
 def _stripped(obj, found):
-    # A dict with the white space gone from its keys, over found; TypeError or AttributeError for what is no dict.
+    # A dict with the white space gone from its keys, over found; TypeError or AttributeError for
+    # what is no dict.
     for key in obj.keys():
         found[key.strip()] = obj[key]
     return found

@@ -1,9 +1,11 @@
 """
-The two slots: boot records, images, and blocks into the slot that does not run (erase, write, read back, switch).
+The two slots: boot records, images, and blocks into the slot that does not run (erase, write, read
+back, switch).
 
-A slot goes by the subtype of its partition: int, 16 = ota_0. Never writes the running slot, never touches the boot record that
-counts. Stricter with images than `set_boot`, which takes some without segments or hash.
-Source: MicroPython esp32.Partition; ESP-IDF OTA data, esp_app_format.h, esp_app_desc.h; docs/hardware.md.
+A slot goes by the subtype of its partition: int, 16 = ota_0. Never writes the running slot, never
+touches the boot record that counts. Stricter with images than `set_boot`, which takes some without
+segments or hash. Source: MicroPython esp32.Partition; ESP-IDF OTA data, esp_app_format.h,
+esp_app_desc.h; docs/hardware.md.
 """
 
 from binascii import crc32
@@ -43,7 +45,8 @@ def records():
     """
     Yields the boot records whose checksum fits: (state int, slot int, Partition, sector int).
 
-    Source: ESP-IDF bootloader_common.c; the checksum is over the number alone, and that of a blank sector does not fit.
+    Source: ESP-IDF bootloader_common.c; the checksum is over the number alone, and that of a blank
+    sector does not fit.
     """
     slots = 0
     for app in Partition.find(Partition.TYPE_APP):
@@ -59,8 +62,9 @@ def records():
 
 class Slot:
     """
-    Writer of the slot that does not run. view: memoryview of the block to fill, filled: how much of it is, written: how many bytes are
-    safely in flash, size: of the slot. Raises OTAError 423 (no second slot).
+    Writer of the slot that does not run. view: memoryview of the block to fill, filled: how much
+    of it is, written: how many bytes are safely in flash, size: of the slot. Raises OTAError 423
+    (no second slot).
     """
 
     def __init__(self):
@@ -81,8 +85,9 @@ class Slot:
         self.slot = slot
         if slot == own.info()[1]:
             raise OTAError(_NO_SLOT)
-        # The records of earlier failures go, so that one found after the switch is its own; and one that names this slot
-        # already: a second set_boot for the same slot can strand the device on a bad image (ESP-IDF up to 5.5).
+        # The records of earlier failures go, so that one found after the switch is its own; and
+        # one that names this slot already: a second set_boot for the same slot can strand the
+        # device on a bad image (ESP-IDF up to 5.5).
         booting = Partition(Partition.BOOT).info()[1] == slot
         for state, named, otadata, sector in records():
             if 3 <= state <= 4 or booting and named == slot:  # INVALID, ABORTED
@@ -90,9 +95,10 @@ class Slot:
 
     def add(self, n, last):
         """
-        n: int, bytes that were put into the block; last: bool, no more will come. Writes the block when it is full.
-        Raises OTAError, before the first erase 421 (no application image), 422 (for another chip), 424 (combined image: upgrade with the
-        application alone), then 450, 451, 452.
+        n: int, bytes that were put into the block; last: bool, no more will come. Writes the block
+        when it is full. Raises OTAError, before the first erase 421 (no application image), 422
+        (for another chip), 424 (combined image: upgrade with the application alone), then 450,
+        451, 452.
         """
         self.filled = filled = self.filled + n
         if filled < _BLOCK and not last:
@@ -101,7 +107,8 @@ class Slot:
         for i in range(filled, _BLOCK):
             image[i] = 0xFF
         if not self.written:
-            # Byte 23: a SHA-256 is appended. Without it a flipped bit could go unseen at every start.
+            # Byte 23: a SHA-256 is appended. Without it a flipped bit could go unseen at every
+            # start.
             if image[0] != 0xE9 or not 1 <= image[1] <= 16 or image[23] != 1:
                 raise OTAError(_NO_APPLICATION)
             if image[32:36] != b"\x32\x54\xcd\xab":

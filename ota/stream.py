@@ -1,8 +1,10 @@
 """
-A TCP connection of which every call ends in time: umqtt and requests both run on it. And deadlines, for all of ota/.
+A TCP connection of which every call ends in time: umqtt and requests both run on it. And
+deadlines, for all of ota/.
 
-Neither library bounds what it does: a server that drips, stalls or never ends a line would hold the device for ever. So
-while one of them connects, a Stream stands in the place of its module `socket` (call). Never does TLS, never retries.
+Neither library bounds what it does: a server that drips, stalls or never ends a line would hold
+the device for ever. So while one of them connects, a Stream stands in the place of its module
+`socket` (call). Never does TLS, never retries.
 """
 
 import select
@@ -10,11 +12,13 @@ import socket
 from errno import ETIMEDOUT
 from time import ticks_add, ticks_diff, ticks_ms
 
-
-_HEADERS_MAX = const(8192)  # bytes, of all HTTP headers: more is nothing that a firmware server sends
-_READ_MAX = const(16384)  # the protocol's bound of one message; what is longer is read and thrown away
+# bytes, of all HTTP headers: more is nothing that a firmware server sends
+_HEADERS_MAX = const(8192)
+# the protocol's bound of one message; what is longer is read and thrown away
+_READ_MAX = const(16384)
 _PIECE = const(512)
-_OPEN_S = const(4)  # to connect, and for all that the library says and reads until it is done; then for each write
+# to connect, and for all that the library says and reads until it is done; then for each write
+_OPEN_S = const(4)
 _PACKET_MS = const(700)  # what begins to come has to be there by then
 
 
@@ -36,12 +40,12 @@ class Stream:
     """
 
     _sock = None
+    _room = _HEADERS_MAX
     SOCK_STREAM = socket.SOCK_STREAM
     getaddrinfo = socket.getaddrinfo
 
     def socket(self, *_):
         self._sock = socket.socket()
-        self._room = _HEADERS_MAX
         return self
 
     def connect(self, address):
@@ -59,12 +63,17 @@ class Stream:
     setblocking = settimeout
 
     def ready(self, ms):
-        """True when there is something to read, or the other end is gone; waits at most ms. What is read then ends within 0.7 s."""
+        """
+        True when there is something to read, or the other end is gone; waits at most ms. What is
+        read then ends within 0.7 s.
+        """
         self._end = after(_PACKET_MS)
         return self._poll.poll(ms)
 
     def readinto(self, buf):
-        """Returns as soon as there is something: int, 1 to len(buf), 0 at the end of the stream."""
+        """
+        Returns as soon as there is something: int, 1 to len(buf), 0 at the end of the stream.
+        """
         return self._some(self._sock.readinto, buf)
 
     def read(self, n):
@@ -116,7 +125,8 @@ class Stream:
 
 def call(module, function, *args, **named):
     """
-    Calls a function of a library that opens a connection, so that it ends within about 4 s (and the time for DNS).
+    Calls a function of a library that opens a connection, so that it ends within about 4 s (and
+    the time for DNS).
 
     Returns (what the function returned, the Stream). Raises what it raises.
     """

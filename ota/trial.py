@@ -1,9 +1,10 @@
 """
-After a restart: which version runs, what became of the last upgrade, and the trial of an image that is new.
+After a restart: which version runs, what became of the last upgrade, and the trial of an image
+that is new.
 
-A new image has to prove itself within a deadline; the watchdog, which boot.py started, catches what hangs. Rolling back is a
-restart: the boot loader takes the other image when the one on trial did not confirm.
-Source: docs/hardware.md, "Boot loader" and "Starting up".
+A new image has to prove itself within a deadline; the watchdog, which boot.py started, catches
+what hangs. Rolling back is a restart: the boot loader takes the other image when the one on trial
+did not confirm. Source: docs/hardware.md, "Boot loader" and "Starting up".
 """
 
 import sys
@@ -34,9 +35,11 @@ _NEVER_MS = const(0x7FFFFFFF)
 
 def begin(ota, journal, default):
     """
-    At every start. Sets ota.version: frozen into the running image, in its descriptor, noted when it was written, or default.
+    At every start. Sets ota.version: frozen into the running image, in its descriptor, noted when
+    it was written, or default.
 
-    What became of a switch: the journal is DONE then, else left as it is. Returns True when a trial begins.
+    What became of a switch: the journal is DONE then, else left as it is. Returns True when a
+    trial begins.
     """
     path = sys.path[:]
     # A file `firmware.py` would stay the same whatever image runs.
@@ -78,10 +81,11 @@ def begin(ota, journal, default):
 
 def step(ota, journal, connected):
     """
-    While the trial lasts. connected: bool, the platform has the version. Returns True when the image is confirmed; restarts
-    when it failed, why is in the journal.
+    While the trial lasts. connected: bool, the platform has the version. Returns True when the
+    image is confirmed; restarts when it failed, why is in the journal.
 
-    The self-test is asked until it says True (good) or False (bad); None = not yet. What it raises counts as False.
+    The self-test is asked until it says True (good) or False (bad); None = not yet. What it raises
+    counts as False.
     """
     good = connected
     code = _SELF_TEST if connected else _NOT_CONNECTED
