@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.test_platform_server import WAIT_S, Player
+from tools.codes import sentence
 from tools.platform.cli import main
 from tools.platform.local import LocalPlatform
 
@@ -42,9 +43,10 @@ def test_from_a_product_to_a_version(platform, run, tmp_path):
     assert run("product", "add", "pk", "--name", "Lamp") == "pk\n"
     assert run("product", "list", "--json") == [{"key": "pk", "name": "Lamp"}]
     secret = run("device", "add", "pk", "d1", "--json")["secret"]
-    assert f'DEVICE_SECRET = "{run("device", "add", "pk", "d2", "--json")["secret"]}"' not in run(
-        "device", "list"
-    )
+    settings = run("device", "add", "pk", "d2").splitlines()
+    assert settings[:2] == ['PRODUCT_KEY = "pk"', 'IDENTIFIER = "d2"']
+    assert secret not in run("device", "list")
+    assert [row["secret"] for row in run("device", "list", "--secrets", "--json")][0] == secret
     upload = ("firmware", "upload", str(source), "--product", "pk", "--version", "1.1.0")
     assert run(*upload, "--name", "first", "--json") == {"id": 1, "name": "first"}
     assert run("firmware", "list", "--json")[0]["size"] == 1000
@@ -88,8 +90,20 @@ def test_a_watched_upgrade_that_fails_ends_with_1(platform, run, tmp_path):
     platform.wait_seen(["d1"], WAIT_S)
     text = run("upgrade", "1", "--all", "--watch", "--json", status=1)
     assert [row["remark"] for row in text["rows"]] == ["Push Failed"]
+
+    def refuse():
+        command = player.take("upgrade")
+        player.say("upgrade_reply", {}, command["msgId"], 416)
+
+    player.take("upgrade")
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    text = run("upgrade", "1", "--all", "--watch", status=1)
+    thread.join()
+    assert "d1 Failed: Push Failed (416)" in text
+    assert sentence(416)[:30] in text
     run("upgrade", "1", "--all", "--retries", "1")
-    assert run("abort", "2") == "Aborted\n"
+    assert run("abort", "3") == "Aborted\n"
     assert "Push Failed" in run("status", "1", "--watch", status=1)
     player.end()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tools.codes import sentence
 from tools.platform import model
 from tools.platform.client import Client
 from tools.platform.model import PlatformError
@@ -173,6 +174,7 @@ def _status(options):
     else:
         print(f"batch {batch['id']}: {batch['firmware']} {batch['version']}, {batch['state']}")
         _show_table(options, batch["rows"], _ROWS)
+        _explain(Console(), batch["rows"])
     return None
 
 
@@ -201,7 +203,14 @@ def _watch(options, number, left_out):
     elif not console.is_terminal:  # the bars said nothing: there was no screen to draw on
         for row in batch["rows"]:
             console.print(row["device"], styled_status(row), highlight=False)
+    _explain(console, batch["rows"])
     return int(any(row["status"] != model.SUCCEEDED for row in batch["rows"]))
+
+
+def _explain(console, rows):
+    # What the codes of the failures mean, and what to do.
+    for code in sorted({row["code"] for row in rows} - {None}):
+        console.print(f"{code}: {sentence(code) or 'a code that nobody knows'}", highlight=False)
 
 
 def _left_out_lines(left_out):

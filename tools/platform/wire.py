@@ -8,7 +8,7 @@ or the message is refused.
 
 import json
 
-import ota.protocol as protocol  # noqa: PLR0402 - `from ota` would load the agent
+from ota import protocol
 
 UPGRADE = protocol._UPGRADE
 UPGRADE_REPLY = protocol._UPGRADE_REPLY
