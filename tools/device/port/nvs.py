@@ -203,9 +203,13 @@ class Namespace:
 
     def set_i32(self, key, value):
         """
-        Raises OSError: -4361 key too long, -4357 no space. A value that is already there writes
-        nothing.
+        A value that is already there writes nothing.
+
+        value: signed, 32 bits; else OverflowError. Raises OSError: -4361 key too long, -4357 no
+        space.
         """
+        if not -0x80000000 <= value < 0x80000000:
+            raise OverflowError  # MicroPython's struct would cut it, the ESP32 does not
         data = struct.pack("<i", value)
         old = self._old(key, I32)
         if old and old[1] == I32 and old[24:28] == data:

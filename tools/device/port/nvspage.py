@@ -229,11 +229,13 @@ class Page:
                 self.next += 1
         seen = {}
         i = 0
+        last = -1
         while i < self.next:
             at = i
             i += 1
             state = self.get(at)
             if state == _ERASED or (state != _WRITTEN and not active):
+                last = -1
                 continue
             if state != _WRITTEN or not self.load(at):
                 self.mark(at, at + 1, _ERASED)
@@ -243,11 +245,19 @@ class Page:
                 i = max(i, min(at + self.item[2], ENTRIES))
                 if any(self.get(entry) != _WRITTEN for entry in range(at, i)):
                     self.erase_item(at)
+                    last = -1
                     continue
+            last = at
             if active:
                 if who in seen:
                     self.erase_item(seen[who])
                 seen[who] = at
+        if active and last >= 0 and self.load(last) and self.item[1] == DATA:
+            # ESP-IDF takes the old version's chunk for a double of this one: when the index of
+            # the new version is not there yet, a cut here has cost both.
+            at = self.find(self.item[0], DATA, self.item[8:24])
+            if at < last:
+                self.erase_item(at)
 
     def _begun(self, i):
         return self.flash.read(self.address + 64 + i * 32, 4) != b"\xff\xff\xff\xff"
