@@ -67,8 +67,7 @@ class Broker:
 
     async def start(self):
         """Raises OSError when the port is taken."""
-        # amqtt reports each lost client as a warning with traceback; who wants that sets up
-        # logging.
+        # amqtt reports each lost client with a traceback; who wants that sets up logging.
         logging.getLogger("amqtt").addHandler(logging.NullHandler())
         asyncio.get_running_loop().set_exception_handler(_without_amqtt)
         plugin = f"{LoginPlugin.__module__}.{LoginPlugin.__qualname__}"
@@ -96,11 +95,8 @@ class Broker:
         # cancellation (asyncio.wait_for before Python 3.12 may swallow one).
         for writer in self._connections.values():
             writer.close()
-        for waiting in (list(self._connections), [asyncio.ensure_future(self._amqtt.shutdown())]):
-            if waiting:
-                _, late = await asyncio.wait(waiting, timeout=_STOP_S)
-                for task in late:
-                    task.cancel()
+        await _end(*self._connections)
+        await _end(asyncio.ensure_future(self._amqtt.shutdown()))
 
     async def _accept(self, reader, writer):
         self._connections[asyncio.current_task()] = writer
@@ -160,6 +156,14 @@ class _Reader(StreamReaderAdapter):
             self._first.write(data)
             return data
         return self._first.read(n) or await super().read(n)
+
+
+async def _end(*tasks):
+    # Waits for their end, not for ever.
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=_STOP_S)
+        for task in late:
+            task.cancel()
 
 
 def _may_come_in(login, *parts):

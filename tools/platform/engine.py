@@ -32,10 +32,7 @@ class Row:
 
 
 class Engine:
-    """
-    Made in a running event loop; all is called in it. link: set before anything happens; it is
-    connected when `connected`.
-    """
+    """Made in a running event loop, and used in it alone. link: to be set before it starts."""
 
     link: Link
 

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from tools.platform import model
 
+_STATUS_WIDTH = 34  # so that the bars keep their length in most of a run
 COLOURS = {
     model.TO_BE_PUSHED: "dim",
     model.PUSHED: "cyan",
@@ -32,9 +34,11 @@ class Bars:
     def __init__(self, console: Console | None = None):
         self._progress = Progress(
             TextColumn("{task.fields[device]}"),
-            BarColumn(bar_width=None),
+            BarColumn(None, complete_style="blue", finished_style="green"),
             TaskProgressColumn(),
-            TextColumn("{task.fields[status]}", justify="left"),
+            TextColumn(
+                "{task.fields[status]}", table_column=Column(min_width=_STATUS_WIDTH, no_wrap=True)
+            ),
             console=console or Console(),
             expand=True,
         )
@@ -48,7 +52,7 @@ class Bars:
         self._progress.stop()
 
     def show(self, rows: Iterable[dict]):
-        """rows: engine.Row as dicts; a device that is new gets a bar."""
+        """rows: engine.Row as dicts (dataclasses.asdict); a device that is new gets a bar."""
         for row in rows:
             name = row["device"]
             if name not in self._bars:
@@ -65,12 +69,15 @@ def styled_status(row: dict) -> str:
 
 
 def table(rows: list[dict], columns: dict[str, str]) -> Table:
-    """rows: dicts; columns: {key: heading}. Times are shown as such."""
+    """
+    rows: dicts; columns: {key: heading}. Times are shown as such. Nothing in a cell is mark-up:
+    some of it was said by devices.
+    """
     picture = Table()
     for heading in columns.values():
         picture.add_column(heading, overflow="fold")
     for row in rows:
-        picture.add_row(*(_cell(key, row[key]) for key in columns))
+        picture.add_row(*(Text(_cell(key, row[key])) for key in columns))
     return picture
 
 
