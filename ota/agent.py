@@ -86,14 +86,17 @@ class OTA:
     wdt = None
     #: ticks, when the next step of the present phase is due
     due = 0
+    #: an image on trial: None = has not reached MQTT, False = has, but the self-test did not pass
+    #: yet
+    tested = True
 
     _phase = _UNINIT
     _session = 1
     # the platform has our version; a download ended
     _told = _fetched = False
-    # packet id of the message under way; msgId of our last empty get; the sign to go on with; the
-    # one gone on with
-    _pid = _get_id = _kept = _renewed = None
+    # packet id of the message under way; msgId of our last empty get; the sign that was begun
+    # before this start, or before its URL ran out
+    _pid = _get_id = _kept = None
     # what is at work: Command or Journal; Upgrade or Download
     _command = _job = None
     _message = ""
@@ -256,7 +259,9 @@ class OTA:
         a Link, poll() calls it itself.
         """
         self._pid = None
-        if not self._told:
+        if not self.tested:
+            self.tested = False
+        elif not self._told:
             self._send("version", {"firmwareVersion": self.version}, 1)
         if self._phase != _TRIAL:
             self._outcome()
@@ -309,12 +314,14 @@ class OTA:
         self._command = command
         if command.sign == self._kept:
             command.msg_id = journal.msg_id
-        elif command.silent and command.version != self.version:
-            self._phase = _ASK
-            self.due = after(0)
-            if not self.on_silent:
-                journal.take(command, _WAITING)
-            return _LATER
+        else:
+            self._kept = None
+            if command.silent and command.version != self.version:
+                self._phase = _ASK
+                self.due = after(0)
+                if not self.on_silent:
+                    journal.take(command, _WAITING)
+                return _LATER
         self._phase = _BEGIN
         return _ACCEPTED
 
@@ -431,8 +438,6 @@ class OTA:
         self._phase = phase
         self._job = job
         self._fetched = False
-        self._renewed = self._kept
-        self._kept = None
         self._report("downloading", 0)
 
     def _fail(self, error):
@@ -442,7 +447,7 @@ class OTA:
             self._phase == _RUN
             and detail in (401, 403, 410)
             and self._job.position
-            and not self._renewed
+            and not self._kept
         ):
             # The URL ran out. Once, the platform is asked for a new one, and its answer takes this
             # up.
@@ -452,6 +457,7 @@ class OTA:
             return
         if not self._job:
             journal.take(self._command, _FETCHING)
+        self._kept = None
         journal.code = error.code
         journal.save(_DONE)
         self._message = str(detail)

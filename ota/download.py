@@ -67,7 +67,7 @@ class Download:
         self.position = position
         self.resumed = position > 0
         self.digest = md5()
-        self._due = after(0)
+        self._due = after(0)  # the next try, or once connected the end of patience
 
     def readinto(self, buf, wait_ms):
         """
@@ -87,7 +87,7 @@ class Download:
                     self._open()
                 return 0
             if not self._stream.ready(wait_ms):
-                return 0 if left(self._stalled) else self._again(_STALLED)
+                return 0 if left(self._due) else self._again(_STALLED)
             rest = self._skip or self.size - self.position
             if rest < len(buf):
                 buf = buf[:rest]
@@ -99,7 +99,7 @@ class Download:
             return self._again(_HTTP_STATUS)
         if not n:
             return self._again(_LENGTH)
-        self._stalled = after(self._ota.stall_s * 1000)
+        self._due = after(self._ota.stall_s * 1000)
         self._tries = 0
         if self._skip:
             self._skip -= n
@@ -162,7 +162,7 @@ class Download:
         whole = int(headers.get("content-length", 0))
         status = response.status_code
         size = self.size
-        self._stalled = after(self._ota.stall_s * 1000)
+        self._due = after(self._ota.stall_s * 1000)
         if status == 200:
             self._skip = position  # it begins at zero: what came already comes again
         elif headers.get("content-range") == "bytes %d-%d/%d" % (position, size - 1, size):

@@ -36,7 +36,7 @@ class Link(simple.MQTTClient):
         self.keepalive = self.keepalive or 60  # without it a dead connection would go unseen
         self.unacked = set()
         self._topics = []
-        self._due = after(0)
+        self._due = after(0)  # the next try, or once connected the end of patience
 
     def subscribe(self, topic, qos=0):
         """At the next connection, and again after every reconnection; at once when connected."""
@@ -88,8 +88,8 @@ class Link(simple.MQTTClient):
                 if sock.ready(0):
                     if self.wait_msg() == 0x40:  # PUBACK
                         self.unacked.discard(int.from_bytes(sock.read(3)[1:], "big"))
-                    self._dead_at = after(self.keepalive * 1500)
-                if self.unacked and not left(self._acked) or not left(self._dead_at):
+                    self._due = after(self.keepalive * 1500)
+                if self.unacked and not left(self._acked) or not left(self._due):
                     self.drop()
                 elif not left(self._ping_at):
                     self._ping_at = after(self.keepalive * 500)
@@ -102,7 +102,7 @@ class Link(simple.MQTTClient):
                 self.up = after(0) | 1
                 self._wait_ms = 2000
                 self._ping_at = after(0)
-                self._dead_at = after(self.keepalive * 1500)
+                self._due = after(self.keepalive * 1500)
         # umqtt checks replies by assert and index
         except (OSError, AssertionError, IndexError, simple.MQTTException):
             self.drop()

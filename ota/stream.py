@@ -41,8 +41,9 @@ class Stream:
 
     _sock = None
     _room = _HEADERS_MAX
-    SOCK_STREAM = socket.SOCK_STREAM
-    getaddrinfo = socket.getaddrinfo
+
+    def __getattr__(self, name):
+        return getattr(socket, name)
 
     def socket(self, *_):
         self._sock = socket.socket()

@@ -67,6 +67,7 @@ def begin(ota, journal, default):
             if state == _PENDING_VERIFY:
                 ota.wdt = machine.WDT(timeout=_WDT_MS)
                 ota.due = after(ota.trial_s * 1000)
+                ota.tested = None
                 return True
         # Earlier failures are not among the records any more, see Slot.
         elif switching and slot == journal.slot:
@@ -79,34 +80,41 @@ def begin(ota, journal, default):
         journal.save(_DONE)
 
 
-def step(ota, journal, connected):
+def step(ota, journal, told):
     """
-    While the trial lasts. connected: bool, the platform has the version. Returns True when the
-    image is confirmed; restarts when it failed, why is in the journal.
+    While the trial lasts: MQTT is reached, then the self-test passes, then the platform has the
+    version (told: bool). Returns True when the image is confirmed; restarts when it failed, why is
+    in the journal.
 
     The self-test is asked until it says True (good) or False (bad); None = not yet. What it raises
     counts as False.
     """
-    good = connected
-    code = _SELF_TEST if connected else _NOT_CONNECTED
+    code = _NOT_CONNECTED
     late = not left(ota.due)
-    if good and journal.state == _SWITCHING and journal.version != ota.version:
-        # The platform would never count it as a success, and offer it again for ever.
-        code = _OTHER_VERSION
-        good = False
-    elif good and ota.self_test:
-        try:
-            good = ota.self_test()
-        except Exception:
+    if ota.tested is False:  # reached
+        code = _SELF_TEST
+        good = True
+        if journal.state == _SWITCHING and journal.version != ota.version:
+            # The platform would never count it as a success, and offer it again for ever.
+            code = _OTHER_VERSION
             good = False
-    if good:
+        elif ota.self_test:
+            try:
+                good = ota.self_test()
+            except Exception:
+                good = False
+        if good:
+            ota.tested = True
+            ota.connected()
+        late = late or good is False
+    elif told:
         # It marks the record that is active: ours, see begin().
         running().mark_app_valid_cancel_rollback()
         ota.wdt = machine.WDT(timeout=_NEVER_MS)
         if journal.state == _SWITCHING:
             journal.save(_DONE)
         return True
-    if late or connected and good is False:
+    if late:
         journal.code = code
         journal.save(journal.state)
         machine.reset()
