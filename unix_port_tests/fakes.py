@@ -1,0 +1,417 @@
+"""
+What stands around the agent in tests: a clock that moves when told, a network of scripted
+connections, an MQTT client without a broker, a machine that only notes.
+
+No test sleeps or opens a real connection. Time and network are exchanged in ota/stream.py, where
+all of ota/ takes them from.
+"""
+
+import json
+import sys
+import time
+import unittest
+from errno import ECONNREFUSED, ENOTCONN
+
+import bootrecords
+from esp32 import NVS
+
+import ota.agent
+import ota.protocol
+import ota.stream
+
+PREFIX = "/sys/pk/dev/ota/firmware/"
+SIGN = "0123456789abcdef0123456789abcdef"
+URL = "http://host:8080/file.bin"
+END = b""  # in a script: the other end closes
+
+_SILENCE_MS = 60000  # of a script that is through
+_PAST_START_MS = 1000
+
+
+class Reset(Exception):
+    """machine.reset() was called: on a device nothing comes after it."""
+
+
+class Machine:
+    """Stands for the module machine. resets: how many; timeouts: ms, of the watchdogs; fed."""
+
+    def __init__(self):
+        self.resets = self.fed = 0
+        self.timeouts = []
+
+    def reset(self):
+        self.resets += 1
+        raise Reset
+
+    def WDT(self, id=0, timeout=5000):
+        self.timeouts.append(timeout)
+        return self
+
+    def feed(self):
+        self.fed += 1
+
+
+class Clock:
+    """Ticks that begin shortly before they wrap, so that all that counts on them is shown."""
+
+    def __init__(self):
+        self.now = time.ticks_add(0, -_PAST_START_MS)
+
+    def ticks_ms(self):
+        return self.now
+
+    def advance(self, ms):
+        self.now = time.ticks_add(self.now, ms)
+
+    def since(self, before):
+        """ms that went by. before: ticks."""
+        return time.ticks_diff(self.now, before)
+
+
+class Net:
+    """
+    Stands for the modules socket and select. script() says what the next connection brings;
+    without a script it is refused. sockets: those that were asked for; asked: (host, port) of
+    each name that was looked up; unknown: an error that the look-up raises.
+    """
+
+    SOCK_STREAM = 1
+    POLLIN = 1
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.scripts = []
+        self.sockets = []
+        self.asked = []
+        self.unknown = None
+
+    def script(self, *items):
+        """
+        bytes: come at once; int: ms of silence; an exception: raised (the first one by
+        connect); END; an iterator: brings items; a function: called with the Socket when it is
+        reached, returns an item. After the last item: silence.
+        """
+        self.scripts.append(list(items))
+
+    def getaddrinfo(self, host, port, *_):
+        self.asked.append((host, port))
+        if self.unknown:
+            raise self.unknown
+        return [(2, 1, 0, "", (host, port))]
+
+    def socket(self, *_):
+        items = self.scripts.pop(0) if self.scripts else [OSError(ECONNREFUSED)]
+        self.sockets.append(Socket(self.clock, items))
+        return self.sockets[-1]
+
+    def poll(self):
+        return _Poll()
+
+
+class _Poll:
+    def register(self, sock, _):
+        self._sock = sock
+
+    def poll(self, ms):
+        # Silence is what time passes in.
+        sock = self._sock
+        if not sock.ready():
+            sock.clock.advance(min(ms, sock.silence()))
+        return [(sock, 1)] if sock.ready() else []
+
+
+class Socket:
+    """One connection. sent: bytearray, what was written; closed; fault: raised by write."""
+
+    def __init__(self, clock, items):
+        self.clock = clock
+        self.sent = bytearray()
+        self.closed = False
+        self.fault = None
+        self.short = False  # write takes one byte less than it should
+        self._items = items
+        self._data = b""
+        self._until = None
+
+    def connect(self, address):
+        self.address = address
+        if self._items and isinstance(self._items[0], Exception):
+            raise self._items.pop(0)
+
+    def settimeout(self, seconds):
+        self.timeout = seconds
+
+    def setblocking(self, flag):
+        self.timeout = None if flag else 0
+
+    def ready(self):
+        """True when a read would return at once."""
+        while not self._data and self._items:
+            item = self._items[0]
+            if isinstance(item, int):
+                if self._until is None:
+                    self._until = time.ticks_add(self.clock.now, item)
+                if time.ticks_diff(self._until, self.clock.now) > 0:
+                    return False
+                self._until = None
+                self._items.pop(0)
+            elif isinstance(item, bytes):
+                if not item:
+                    return True
+                self._data = self._items.pop(0)
+            elif isinstance(item, Exception):
+                return True
+            elif hasattr(item, "__next__"):
+                try:
+                    self._items.insert(0, next(item))
+                except StopIteration:
+                    self._items.pop(0)
+            else:
+                self._items[0] = item(self)
+        return bool(self._data)
+
+    def silence(self):
+        """ms until something comes."""
+        if self._until is None:
+            return _SILENCE_MS
+        return time.ticks_diff(self._until, self.clock.now)
+
+    def read(self, n):
+        if not self.ready():
+            return None
+        if not self._data:
+            if not self._items[0]:
+                return b""
+            raise self._items.pop(0)
+        data, self._data = self._data[:n], self._data[n:]
+        return data
+
+    def readinto(self, buf):
+        data = self.read(len(buf))
+        if data is None:
+            return None
+        buf[: len(data)] = data
+        return len(data)
+
+    def readline(self, n):
+        if self.ready() and b"\n" in self._data[:n]:
+            n = self._data.index(b"\n") + 1
+        return self.read(n)
+
+    def write(self, data, n):
+        if self.fault:
+            raise self.fault
+        if self.timeout is None:
+            raise AssertionError("a write without a time-out")
+        n -= self.short
+        self.sent += (data.encode() if isinstance(data, str) else bytes(data))[:n]
+        return n
+
+    def close(self):
+        self.closed = True
+
+
+class PlainClient:
+    """
+    An MQTT client without a broker, of the kind of umqtt: publish() returns when the broker has
+    the message. sent: list of (name behind PREFIX, message, qos); inbox: (topic, msg) that
+    check_msg gives to the callback; fault: raised by publish; topics: subscribed ones.
+    """
+
+    def __init__(self):
+        self.cb = None
+        self.sent = []
+        self.inbox = []
+        self.topics = []
+        self.fault = None
+        self._inside = False
+
+    def set_callback(self, callback):
+        self.cb = callback
+
+    def subscribe(self, topic, qos=0):
+        self.topics.append((topic, qos))
+
+    def publish(self, topic, msg, retain=False, qos=0):
+        if self._inside:
+            raise AssertionError("published inside the callback")
+        if self.fault:
+            raise self.fault
+        if not topic.startswith(PREFIX) or retain:
+            raise AssertionError(topic)
+        self.sent.append((topic[len(PREFIX) :], json.loads(msg), qos))
+
+    def check_msg(self):
+        self._inside = True
+        while self.inbox:
+            self.cb(*self.inbox.pop(0))
+        self._inside = False
+
+
+class Client(PlainClient):
+    """
+    The same, of the kind of Link: a QoS 1 message is acknowledged at the next check_msg. up: as
+    in Link; acks: False = no acknowledgement comes.
+    """
+
+    def __init__(self, up=3):
+        super().__init__()
+        self.up = up
+        self.unacked = set()
+        self.acks = True
+        self._pid = 0
+
+    def publish(self, topic, msg, retain=False, qos=0):
+        if not self.up:
+            raise OSError(ENOTCONN)
+        super().publish(topic, msg, retain, qos)
+        if not qos:
+            return None
+        self._pid += 1
+        self.unacked.add(self._pid)
+        return self._pid
+
+    def check_msg(self):
+        if self.acks:
+            self.unacked.clear()
+        super().check_msg()
+
+    def reconnect(self):
+        """The connection went and came."""
+        self.up += 2
+        self.unacked.clear()
+
+
+class Case(unittest.TestCase):
+    """A test with clock, net and machine exchanged, boot records put back, an empty journal."""
+
+    def setUp(self):
+        stream = sys.modules["ota.stream"]
+        self.clock = Clock()
+        self.net = Net(self.clock)
+        self.machine = Machine()
+        self._kept = stream.ticks_ms, stream.socket, stream.select
+        stream.ticks_ms = self.clock.ticks_ms
+        stream.socket = stream.select = self.net
+        self._module = sys.modules["machine"]
+        # By name for what is loaded later, by attribute for what has it already.
+        sys.modules["machine"] = sys.modules["ota.agent"].machine = self.machine
+        self._records = bootrecords.read()
+        forget()
+
+    def tearDown(self):
+        stream = sys.modules["ota.stream"]
+        stream.ticks_ms, stream.socket, stream.select = self._kept
+        sys.modules["machine"] = sys.modules["ota.agent"].machine = self._module
+        bootrecords.write(*self._records)
+        forget()
+
+    def assertCode(self, code, call, *args, **named):
+        """The call raises OTAError with that code."""
+        try:
+            call(*args, **named)
+        except ota.protocol.OTAError as e:
+            self.assertEqual(e.code, code)
+        else:
+            self.fail("no OTAError %d" % code)
+
+
+class AgentCase(Case):
+    """The same, with a client and, after start(), an agent."""
+
+    def setUp(self):
+        super().setUp()
+        self.client = Client()
+
+    def start(self, client=None, **settings):
+        """Starts the agent as at power on. Returns it; it said and asked nothing yet."""
+        self.client = client or Client()
+        self.agent = ota.agent.OTA("pk", "dev", self.client, **settings)
+        return self.agent
+
+    def ready(self, **settings):
+        """An agent that has told its version, has asked, and got the answer "nothing"."""
+        self.start(**settings)
+        self.poll(3)
+        self.answer(None)
+        self.poll()
+        del self.client.sent[:]
+        return self.agent
+
+    def poll(self, times=1):
+        for _ in range(times):
+            self.agent.poll()
+
+    def poll_until(self, done, most=400):
+        """Polls until done() is true; fails after so many times."""
+        for _ in range(most):
+            if done():
+                return
+            self.agent.poll()
+        self.fail("never came: %s" % self.client.sent)
+
+    def say(self, name, message):
+        """Puts a message to the device into the inbox."""
+        text = message if isinstance(message, bytes) else json.dumps(message).encode()
+        self.client.inbox.append(((PREFIX + name).encode(), text))
+
+    def command(self, msg_id="m1", version="2.0", sign=SIGN, policy="standard", size=4096, **more):
+        """An upgrade command arrives. size, policy None: left out."""
+        self.say(
+            "upgrade",
+            {"msgId": msg_id, "version": "1.0", "data": data(version, sign, policy, size, **more)},
+        )
+
+    def answer(self, body, msg_id=None):
+        """The answer to the last get: its data, None = 404."""
+        message = {"msgId": msg_id or self.sent("get")[-1]["msgId"], "version": "1.0"}
+        if body is None:
+            message["code"] = 404
+        else:
+            message["data"] = body
+        self.say("get_reply", message)
+
+    def sent(self, name):
+        """The messages that left under that name."""
+        return [message for topic, message, _ in self.client.sent if topic == name]
+
+    def replies(self):
+        """(msgId, code) of each reply to a command."""
+        return [(message["msgId"], message["code"]) for message in self.sent("upgrade_reply")]
+
+    def progress(self):
+        """(status, progress, code or None) of each report."""
+        return [(d["status"], d["progress"], d.get("code")) for d in self.bodies("progress")]
+
+    def bodies(self, name):
+        return [message["data"] for message in self.sent(name)]
+
+    def serve(self, body, *head, status=b"200 OK"):
+        """The next connection brings an HTTP answer. head: more header lines."""
+        lines = [b"HTTP/1.0 " + status, b"Content-Length: %d" % len(body)]
+        lines.extend(head)
+        self.net.script(b"\r\n".join(lines) + b"\r\n\r\n", body, END)
+
+
+def data(
+    version="2.0", sign=SIGN, policy="standard", size=4096, url="http://host:8080/file.bin", **more
+):
+    """The data of a command. size, policy None: left out."""
+    found = {"firmwareVersion": version, "url": url, "sign": sign, "signMethod": "Md5"}
+    if policy is not None:
+        found["policy"] = policy
+    if size is not None:
+        found["size"] = size
+    found.update(more)
+    return found
+
+
+def forget():
+    """Empties the journal."""
+    nvs = NVS("ota")
+    for key in "ab":
+        try:
+            nvs.erase_key(key)
+        except OSError:
+            pass
+    nvs.commit()
