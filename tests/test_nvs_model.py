@@ -252,6 +252,22 @@ def test_a_cut_leaves_the_old_value_or_the_new_one_and_spares_the_others(seed):
         assert torn.violations == 0, place
 
 
+@pytest.mark.parametrize(("fill", "operation"), [(0, 2), (124, 4)])
+def test_a_value_that_a_cut_left_twice_is_there_once(fill, operation, chip, nvs):
+    """The new one is written, the old one not yet erased: on the same page, on the page before."""
+    nvs.set_i32("a", 1)
+    for i in range(fill):
+        nvs.set_i32("b", i)
+    chip.fault(operation, "before")
+    with pytest.raises(PowerCut):
+        nvs.set_i32("a", 2)
+    after = start(chip)
+    assert number(after, "a") == 2
+    after.erase_key("a")
+    assert number(after, "a") is None
+    assert number(start(chip), "a") is None
+
+
 def test_a_cut_before_the_index_of_a_new_blob_costs_the_old_one_on_the_same_page(chip, nvs):
     nvs.set_blob("a", b"old")
     nvs.set_blob("b", b"other")

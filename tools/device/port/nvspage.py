@@ -187,7 +187,7 @@ class Page:
 
     def _begin(self):
         header = bytearray(b"\xff" * 32)
-        struct.pack_into("<IIB", header, 0, ACTIVE, self.seq, 0xFE)
+        struct.pack_into("<IIB", header, 0, ACTIVE, self.seq, _VERSION)
         struct.pack_into("<I", header, 28, crc32(header[4:28], _ONES))
         self.flash.program(self.address, header)
         self.state = ACTIVE
