@@ -132,6 +132,10 @@ _WORDS = {
         "The new image did not reach the platform in time.",
         "Check its network settings, and that the platform was up.",
     ),
+    "OTHER_VERSION": (
+        "The new image runs, but tells another version than the command did; it went back.",
+        "Give the firmware on the platform the version that is built into the image.",
+    ),
     "CANCELLED": ("The application cancelled the upgrade.", "Send a new command when it may."),
     "DESTROYED": (
         "The application called destroy() during the upgrade.",
