@@ -133,6 +133,10 @@ class Socket:
         self._data = b""
         self._until = None
 
+    def comes(self, *items):
+        """More of them, see Net.script."""
+        self._items.extend(items)
+
     def connect(self, address):
         self.address = address
         if self._items and isinstance(self._items[0], Exception):
