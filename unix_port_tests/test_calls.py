@@ -6,7 +6,8 @@ Source of the expected values: the guidance's descriptions of the calls, the cod
 docs/protocol.md.
 """
 
-from fakes import PREFIX, AgentCase, Client, PlainClient, data
+from agents import PREFIX, AgentCase, Client, PlainClient
+from fakes import data
 
 from ota.agent import OTA
 

@@ -7,7 +7,8 @@ docs/protocol.md.
 
 from hashlib import md5
 
-from fakes import AgentCase, forget
+from agents import AgentCase
+from fakes import forget
 
 BODY = b"0123456789abcdef" * 64
 SIGN = "".join("%02x" % byte for byte in md5(BODY).digest())

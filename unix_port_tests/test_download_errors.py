@@ -1,0 +1,268 @@
+"""
+Tests of ota/download.py, class Download: each code of a download that fails, and how soon.
+
+Source of the expected values: the codes in docs/protocol.md.
+"""
+
+from errno import ECONNREFUSED, ECONNRESET
+
+from fakes import END
+from test_download import BODY, OK, WHOLE, DownloadCase, head, moved, partial
+
+
+def dripping(data):
+    # A byte a second.
+    for at in range(len(data)):
+        yield 1000
+        yield data[at : at + 1]
+
+
+class ConnectionTests(DownloadCase):
+    def test_refused_is_430_after_all_tries(self):
+        self.download()
+        self.assertFails(430, ECONNREFUSED, connections=6)
+
+    def test_tries_is_a_setting(self):
+        self.download(tries=0)
+        self.assertFails(430, ECONNREFUSED, connections=1)
+
+    def test_each_wait_is_longer(self):
+        self.download()
+        view = memoryview(bytearray(8))
+        for seconds in (1, 2, 4, 8, 16):
+            self.job.readinto(view, 100)
+            tried = len(self.net.sockets)
+            self.clock.advance(seconds * 1000 - 1)
+            self.job.readinto(view, 100)
+            self.assertEqual(len(self.net.sockets), tried)
+            self.clock.advance(1)
+
+    def test_name_that_is_not_found_is_430(self):
+        self.download()
+        self.net.unknown = OSError(-2)
+        self.assertFails(430, -2)
+
+    def test_silent_server_is_430(self):
+        self.download(tries=1)
+        self.net.script()
+        self.net.script()
+        self.assertFails(430, connections=2)
+
+    def test_head_that_drips_is_430(self):
+        self.download(tries=0)
+        self.net.script(dripping(WHOLE))
+        self.assertFails(430, connections=1)
+
+    def test_request_that_cannot_be_written_is_430(self):
+        self.download(tries=0)
+        self.net.script(WHOLE, BODY)
+        socket = self.net.socket
+
+        def faulty():
+            sock = socket()
+            sock.fault = OSError(ECONNRESET)
+            return sock
+
+        self.net.socket = faulty
+        self.assertFails(430, ECONNRESET)
+
+    def test_half_a_write_is_430(self):
+        self.download(tries=0)
+        self.net.script(WHOLE, BODY)
+        socket = self.net.socket
+
+        def short():
+            sock = socket()
+            sock.short = True
+            return sock
+
+        self.net.socket = short
+        self.assertFails(430)
+
+    def test_reset_that_never_ends_is_430(self):
+        self.download()
+        for _ in range(6):
+            self.net.script(WHOLE, OSError(ECONNRESET))
+        self.assertFails(430, ECONNRESET, connections=6)
+
+
+class StatusTests(DownloadCase):
+    def test_final_ones_are_431_at_once(self):
+        for status in (400, 401, 403, 404, 410, 429, 304, 204):
+            del self.net.sockets[:]
+            self.download()
+            self.net.script(head(b"%d X" % status), END)
+            self.assertFails(431, status, connections=1)
+
+    def test_passing_ones_are_431_after_all_tries(self):
+        for status in (500, 502, 503):
+            del self.net.sockets[:]
+            self.download()
+            for _ in range(6):
+                self.net.script(head(b"%d X" % status), END)
+            self.assertFails(431, status, connections=6)
+
+    def test_server_that_comes_to_its_senses(self):
+        self.download()
+        self.net.script(head(b"503 Service Unavailable"), END)
+        self.net.script(WHOLE, BODY, END)
+        self.assertWhole()
+
+    def test_what_is_no_http_is_431(self):
+        for answer in (
+            b"SSH-2.0-OpenSSH_9.6\r\n",
+            b"HTTP/1.0 OK\r\n\r\n",
+            b"\r\n",
+            b"HTTP/1.0 200 OK\r\nno header\r\n\r\n",
+            b"HTTP/1.0 200 OK\r\nX: \xff\xfe\r\n\r\n",
+            b"HTTP/1.0 200 OK\r\nContent-Length: many\r\n\r\n",
+            b"HTTP/1.0 300 X\r\nLocation: http://host/other\r\n\r\n",
+        ):
+            self.download(tries=0)
+            self.net.script(answer, END)
+            self.assertFails(431)
+
+    def test_no_answer_at_all_is_431(self):
+        self.download(tries=0)
+        self.net.script(END)
+        self.assertFails(431)
+
+    def test_head_without_end_is_431(self):
+        self.download(tries=0)
+        self.net.script(b"HTTP/1.0 200 OK\r\n", iter([b"A: b\r\n" * 80] * 20), BODY)
+        self.assertFails(431)
+
+    def test_chunks_are_decoded_or_431(self):
+        # By the generation of requests: 0.10 cannot.
+        self.download(tries=0)
+        answer = head(b"200 OK", b"Transfer-Encoding: chunked")
+        self.net.script(answer, b"400\r\n", BODY, b"\r\n0\r\n\r\n", END)
+        got, end = self.fetch()
+        self.assertTrue(end == -1 and got == BODY or end.code == 431, end)
+
+
+class StallTests(DownloadCase):
+    def test_silence_in_the_body_is_432(self):
+        self.download(tries=0)
+        self.net.script(WHOLE, BODY[:100])
+        self.assertEqual(self.assertFails(432), BODY[:100])
+
+    def test_after_stall_s_and_not_before(self):
+        self.download(tries=0, stall_s=7)
+        self.net.script(WHOLE, BODY[:100])
+        before = self.clock.now
+        self.assertFails(432)
+        lasted = self.clock.since(before)
+        self.assertTrue(7000 <= lasted <= 8000, lasted)
+
+    def test_silence_shorter_than_that_is_waited_for(self):
+        self.download()
+        self.net.script(WHOLE, BODY[:100], 29000, BODY[100:], END)
+        self.assertWhole()
+        self.assertEqual(len(self.net.sockets), 1)
+
+    def test_another_connection_goes_on(self):
+        self.download()
+        self.net.script(WHOLE, BODY[:100])
+        self.net.script(partial(100), BODY[100:], END)
+        self.assertWhole()
+
+    def test_tries_are_counted(self):
+        self.download(stall_s=2)
+        for _ in range(6):
+            self.net.script(WHOLE)
+        self.assertFails(432, connections=6)
+
+    def test_body_that_drips_is_437(self):
+        self.download(total_s=20)
+        self.net.script(WHOLE, dripping(BODY))
+        before = self.clock.now
+        self.assertFails(437)
+        self.assertTrue(20000 <= self.clock.since(before) <= 22000)
+
+    def test_tries_without_end_are_437(self):
+        self.download(total_s=60, tries=1000)
+        self.assertFails(437)
+
+
+class LengthTests(DownloadCase):
+    def test_other_length_than_told_is_433_at_once(self):
+        for length in (1023, 1025, 1 << 40, -5):
+            del self.net.sockets[:]
+            self.download()
+            self.net.script(head(b"200 OK", b"Content-Length: %d" % length), BODY, END)
+            self.assertFails(433, connections=1)
+
+    def test_no_length_anywhere_is_433(self):
+        for answer in (OK, head(b"200 OK", b"Content-Length: 0")):
+            del self.net.sockets[:]
+            self.download(size=None)
+            self.net.script(answer, BODY, END)
+            self.assertFails(433, connections=1)
+
+    def test_body_that_never_begins_is_433_after_all_tries(self):
+        self.download()
+        for _ in range(6):
+            self.net.script(WHOLE, END)
+        self.assertFails(433, connections=6)
+
+
+class AddressTests(DownloadCase):
+    def test_redirect_to_an_address(self):
+        for status in (b"301", b"302", b"303", b"307", b"308"):
+            del self.net.asked[:]
+            self.download()
+            line = b"Location: http://other:81/x/y?z"
+            self.net.script(head(status + b" X", line), END)
+            self.net.script(WHOLE, BODY, END)
+            self.assertWhole()
+            self.assertEqual(self.net.asked, [("host", 8080), ("other", 81)])
+            self.assertEqual(self.lines()[0].split(" ")[1], "/x/y?z")
+            self.assertIn("Host: other:81", self.lines())
+
+    def test_redirect_to_a_path(self):
+        self.download()
+        self.net.script(moved(b"/x/y"), END)
+        self.net.script(WHOLE, BODY, END)
+        self.assertWhole()
+        self.assertEqual(self.net.asked, [("host", 8080)] * 2)
+        self.assertEqual(self.lines()[0].split(" ")[1], "/x/y")
+
+    def test_three_redirects(self):
+        self.download()
+        for at in b"abc":
+            self.net.script(moved(b"/%c" % at), END)
+        self.net.script(WHOLE, BODY, END)
+        self.assertWhole()
+
+    def test_endless_redirect_is_434(self):
+        self.download()
+        for _ in range(9):
+            self.net.script(moved(b"/again"), END)
+        self.assertFails(434, connections=4)
+
+    def test_resume_asks_the_first_address(self):
+        self.download()
+        self.net.script(moved(b"http://other/x"), END)
+        self.net.script(WHOLE, BODY[:100], END)
+        self.net.script(moved(b"http://third/x"), END)
+        self.net.script(partial(100), BODY[100:], END)
+        self.assertWhole()
+        names = [name for name, _ in self.net.asked]
+        self.assertEqual(names, ["host", "other", "host", "third"])
+        self.assertIn("Range: bytes=100-", self.lines())
+
+    def test_redirect_to_another_scheme(self):
+        for location, code in (
+            (b"https://host/x", 435),
+            (b"ftp://host/x", 414),
+            (b"file:///etc/passwd", 414),
+            (b"javascript:alert(1)", 414),
+        ):
+            self.download()
+            self.net.script(moved(location), END)
+            self.assertFails(code)
+
+    def test_https_is_435_without_a_connection(self):
+        self.download("https://host/x")
+        self.assertFails(435, connections=0)
