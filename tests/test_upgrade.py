@@ -100,9 +100,7 @@ def test_silent_upgrade_without_a_word_begins_at_the_next_start(bench, images):
     assert bench.result(batch) == succeeded("1.1.0")
 
 
-def test_same_command_delivered_twice_starts_one_upgrade_and_is_answered_twice(
-    make_bench, images
-):
+def test_same_command_delivered_twice_starts_one_upgrade_and_is_answered_twice(make_bench, images):
     bench = make_bench(throttle=400_000)
     image = images("1.1.0")
     bench.device(images("1.0.0"))
