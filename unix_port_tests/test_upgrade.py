@@ -1,0 +1,387 @@
+"""
+Tests of ota/download.py, class Upgrade: the body of a file into the slot that does not run.
+
+Source of the expected values: the codes in docs/protocol.md; docs/hardware.md for the boot
+records.
+"""
+
+from hashlib import md5
+
+import images
+from bootrecords import states
+from esp32 import Partition
+from fakes import END, Case, data
+from test_download import Settings
+
+from ota.download import Upgrade
+from ota.journal import Journal
+from ota.protocol import Command, OTAError
+
+_BLOCK = 4096
+_UNIT = 65536
+_ROW = 512
+_RAMP = bytes(range(256)) * 3
+
+
+def other():
+    return Partition(Partition.RUNNING).get_next_update()
+
+
+class File:
+    """A file that looks like an application, made as it is read. size: bytes; seed: 0 to 255."""
+
+    def __init__(self, size, seed=0):
+        self.size = size
+        self._seed = seed
+        digest = md5()
+        for part in self.parts(0):
+            digest.update(part)
+        self.sign = "".join("%02x" % byte for byte in digest.digest())
+
+    def row(self, at):
+        """The 512 bytes that begin at byte `at`, less at the end of the file."""
+        seed = self._seed + at // _ROW * 7 & 0xFF
+        row = _RAMP[seed : seed + _ROW]
+        if not at:
+            row = bytes(images.head()) + row[288:]
+        return row[: self.size - at]
+
+    def parts(self, begin, end=None):
+        """Iterates over the bytes from begin to end."""
+        end = self.size if end is None else end
+        for at in range(begin // _ROW * _ROW, end, _ROW):
+            yield self.row(at)[max(begin - at, 0) : end - at]
+
+
+class UpgradeCase(Case):
+    def begin(self, file, size=-1, sign=None, version="2.0", **settings):
+        # As the agent does it. size: by default that of the file.
+        self.job = None  # the heap has room for one
+        ota = Settings()
+        for name in settings:
+            setattr(ota, name, settings[name])
+        body = data(version, sign or file.sign, size=file.size if size == -1 else size)
+        self.command = Command("m1", body, True)
+        self.journal = Journal().load()
+        self.job = Upgrade(ota, self.command, self.journal)
+        return self.job
+
+    def serve(self, file, begin=0, end=None, last=END, length=None):
+        # The next connection brings these bytes; a part of the file as the answer to a Range.
+        if begin:
+            text = b"206 X\r\nContent-Range: bytes %d-%d/%d" % (begin, file.size - 1, file.size)
+        else:
+            text = b"200 OK\r\nContent-Length: %d" % (length or file.size)
+        parts = file.parts(begin, end)
+        self.net.script(b"HTTP/1.0 " + text + b"\r\n\r\n", parts, last)
+
+    def run_job(self, until=96, most=500):
+        # Steps until that progress. Returns all progress on the way.
+        found = []
+        for _ in range(most):
+            found.append(self.job.step())
+            if found[-1] >= until:
+                return found
+            self.clock.advance(20)
+        self.fail("never ends: %s" % found[-3:])
+
+    def assertFails(self, code):
+        try:
+            self.run_job()
+        except OTAError as e:
+            self.job.close()
+            self.assertEqual(e.code, code)
+        else:
+            self.fail("came through")
+
+    def assertInSlot(self, file):
+        """Every byte of it, and erased ones behind it to the end of the block."""
+        slot = other()
+        buf = bytearray(_ROW)
+        end = (file.size + _BLOCK - 1) // _BLOCK * _BLOCK
+        for at in range(0, end, _ROW):
+            slot.readblocks(at // _BLOCK, buf, at % _BLOCK)
+            expected = file.row(at) if at < file.size else b""
+            expected += b"\xff" * (_ROW - len(expected))
+            self.assertTrue(buf == expected, at)
+
+    def ranges(self):
+        """Where each connection began, as asked for."""
+        found = []
+        for sock in self.net.sockets:
+            text = sock.sent.decode()
+            at = text.find("Range: bytes=")
+            found.append(0 if at < 0 else int(text[at + 13 :].split("-")[0]))
+        return found
+
+
+class SlotTests(UpgradeCase):
+    def test_every_byte_lands_in_the_slot(self):
+        for size in (300, 4095, 4096, 4097, 8192, 10000):
+            file = File(size)
+            self.begin(file)
+            self.serve(file)
+            self.run_job()
+            self.assertInSlot(file)
+
+    def test_progress_grows_to_95_then_96(self):
+        file = File(5 * _BLOCK)
+        self.begin(file)
+        self.net.script(b"HTTP/1.0 200 OK\r\n\r\n", self.in_blocks(file))
+        found = self.run_job()
+        self.assertEqual(found[-1], 96)
+        self.assertEqual(found, sorted(found))
+        for expected in (0, 19, 38, 57, 76):
+            self.assertIn(expected, found)
+        self.assertTrue(found[-2] <= 95)
+
+    def in_blocks(self, file):
+        for at in range(0, file.size, _BLOCK):
+            for part in file.parts(at, at + _BLOCK):
+                yield part
+            yield 150
+
+    def test_size_that_was_not_told(self):
+        file = File(6000)
+        self.begin(file, size=None)
+        self.serve(file)
+        self.run_job()
+        self.assertInSlot(file)
+
+    def test_step_ends_in_time_while_it_drips(self):
+        file = File(4096)
+        self.begin(file)
+        self.net.script(b"HTTP/1.0 200 OK\r\n\r\n", self.dripping(file))
+        for _ in range(200):
+            before = self.clock.now
+            self.job.step()
+            self.assertTrue(self.clock.since(before) <= 1000)
+
+    def dripping(self, file):
+        for byte in file.row(0):
+            yield 37
+            yield bytes((byte,))
+
+    def test_larger_than_the_slot_is_420_and_erases_nothing(self):
+        size = other().info()[3]
+        for told in (size + 1, None):
+            before = bytearray(64)
+            other().readblocks(0, before, 0)
+            self.begin(File(300), size=told)
+            self.serve(File(300), length=size + 1)
+            self.assertFails(420)
+            after = bytearray(64)
+            other().readblocks(0, after, 0)
+            self.assertEqual(before, after)
+
+    def test_text_is_421_and_no_connection_stays(self):
+        self.begin(File(300), size=5000)
+        self.net.script(b"HTTP/1.0 200 OK\r\n\r\n", iter([b"no image!!" * 50] * 10))
+        self.assertFails(421)
+        self.assertTrue(self.net.sockets[0].closed)
+
+    def test_boot_partition_is_not_touched(self):
+        before = states()
+        file = File(5000)
+        self.begin(file)
+        self.serve(file)
+        self.run_job()
+        self.assertEqual(states(), before)
+
+
+class DigestTests(UpgradeCase):
+    def test_other_digest_is_440_at_once(self):
+        file = File(5000)
+        self.begin(file, sign="0" * 32)
+        self.serve(file)
+        self.assertFails(440)
+        self.assertEqual(len(self.net.sockets), 1)
+
+    def test_after_a_resume_it_begins_anew(self):
+        file = File(9000)
+        self.begin(file)
+        self.serve(file, 0, 5000)
+        self.serve(File(9000, 1), 5000)
+        self.serve(file)
+        self.run_job()
+        self.assertEqual(self.ranges(), [0, 5000, 0])
+        self.assertInSlot(file)
+
+    def test_after_a_resume_it_begins_anew_once_only(self):
+        file, wrong = File(9000), File(9000, 1)
+        self.begin(file)
+        self.serve(file, 0, 5000)
+        self.serve(wrong, 5000)
+        self.serve(wrong)
+        self.assertFails(440)
+        self.assertEqual(self.ranges(), [0, 5000, 0])
+
+    def test_second_round_may_be_resumed_too_but_is_the_last(self):
+        file, wrong = File(9000), File(9000, 1)
+        self.begin(file)
+        self.serve(file, 0, 5000)
+        self.serve(wrong, 5000)
+        self.serve(file, 0, 6000)
+        self.serve(wrong, 6000)
+        self.assertFails(440)
+        self.assertEqual(self.ranges(), [0, 5000, 0, 6000])
+
+    def test_resumed_connection_is_no_reason_to_fail(self):
+        file = File(20000)
+        self.begin(file)
+        self.serve(file, 0, 1)
+        self.serve(file, 1, 4097)
+        self.serve(file, 4097, 12288)
+        self.serve(file, 12288)
+        self.run_job()
+        self.assertEqual(self.ranges(), [0, 1, 4097, 12288])
+        self.assertInSlot(file)
+
+
+class RestartTests(UpgradeCase):
+    def interrupted(self, file, at):
+        # The power goes after so many bytes; what is left is the slot and the journal.
+        self.begin(file)
+        self.serve(file, 0, at, last=60000)
+        for _ in range(100):
+            self.job.step()
+            if self.job.position == at:
+                break
+        self.assertEqual(self.job.position, at)
+        del self.net.sockets[:]
+
+    def test_goes_on_at_the_last_note(self):
+        file = File(_UNIT + 3 * _BLOCK + 100)
+        self.interrupted(file, _UNIT + 2 * _BLOCK + 50)
+        self.assertEqual(Journal().load().units, 1)
+        self.begin(file)
+        self.serve(file, _UNIT)
+        self.run_job()
+        self.assertEqual(self.ranges(), [_UNIT])
+        self.assertInSlot(file)
+
+    def test_before_the_first_note_it_begins_anew(self):
+        file = File(3 * _BLOCK)
+        self.interrupted(file, 2 * _BLOCK)
+        self.begin(file)
+        self.serve(file)
+        self.run_job()
+        self.assertEqual(self.ranges(), [0])
+
+    def test_complete_slot_needs_no_connection(self):
+        file = File(_UNIT)
+        self.begin(file)
+        self.serve(file)
+        self.run_job()
+        del self.net.sockets[:]
+        self.begin(file)
+        self.run_job()
+        self.assertEqual(self.net.sockets, [])
+
+    def test_another_file_begins_anew(self):
+        self.interrupted(File(_UNIT + _BLOCK), _UNIT + 10)
+        file = File(_UNIT + _BLOCK, 1)
+        self.begin(file)
+        self.serve(file)
+        self.run_job()
+        self.assertEqual(self.ranges(), [0])
+        self.assertInSlot(file)
+
+    def test_another_slot_begins_anew(self):
+        file = File(_UNIT + _BLOCK)
+        self.interrupted(file, _UNIT + 10)
+        self.journal.slot = 0
+        self.journal.save(self.journal.state)
+        self.begin(file)
+        self.serve(file)
+        self.run_job()
+        self.assertEqual(self.ranges(), [0])
+
+    def test_size_that_was_not_told_begins_anew(self):
+        file = File(_UNIT + _BLOCK)
+        self.interrupted(file, _UNIT + 10)
+        self.begin(file, size=None)
+        self.serve(file)
+        self.run_job()
+        self.assertEqual(self.ranges(), [0])
+
+    def test_spoilt_slot_begins_anew(self):
+        file = File(_UNIT + _BLOCK)
+        self.interrupted(file, _UNIT + 10)
+        slot = other()
+        slot.ioctl(6, 3)
+        self.begin(file)
+        self.serve(file, _UNIT)
+        self.serve(file)
+        self.run_job()
+        self.assertEqual(self.ranges(), [_UNIT, 0])
+        self.assertInSlot(file)
+
+    def test_note_is_taken_back_when_it_begins_anew(self):
+        file = File(_UNIT + _BLOCK)
+        self.interrupted(file, _UNIT + 10)
+        other().ioctl(6, 3)
+        self.begin(file)
+        self.serve(file, _UNIT)
+        self.serve(file, 0, 2 * _BLOCK, last=60000)
+        self.run_job_until_position(2 * _BLOCK)
+        self.assertEqual(Journal().load().units, 0)
+
+    def run_job_until_position(self, position):
+        for _ in range(200):
+            self.job.step()
+            if len(self.net.sockets) == 2 and self.job.position == position:
+                return
+        self.fail("never there")
+
+
+class SwitchTests(UpgradeCase):
+    def image(self, version=b"", spoilt=False):
+        # An image that boots, unless a byte of it is turned.
+        image = images.application(640, version)
+        if spoilt:
+            image[400] ^= 1
+        image = bytes(image)
+        sign = "".join("%02x" % byte for byte in md5(image).digest())
+        file = Image(image, sign)
+        self.begin(file)
+        self.serve(file)
+        self.run_job()
+        return file
+
+    def test_new_image_is_the_one_to_boot(self):
+        self.image()
+        self.job.switch()
+        self.assertEqual(Partition(Partition.BOOT).info(), other().info())
+
+    def test_journal_knows_that_it_was_switched(self):
+        self.image()
+        self.job.switch()
+        journal = Journal().load()
+        self.assertEqual((journal.state, journal.version, journal.code), (3, "2.0", 0))
+        self.assertEqual(journal.slot, other().info()[1])
+
+    def test_version_is_noted_for_exactly_this_build(self):
+        self.image()
+        self.job.switch()
+        noted = getattr(Journal().load(), "v%d" % other().info()[1])
+        build = "".join("%02x" % byte for byte in images.BUILD[:8])
+        self.assertEqual(noted, build + "2.0")
+
+    def test_image_that_the_chip_refuses_is_453(self):
+        before = Partition(Partition.BOOT).info()
+        self.image(spoilt=True)
+        self.assertCode(453, self.job.switch)
+        self.assertEqual(Partition(Partition.BOOT).info(), before)
+
+
+class Image(File):
+    """A file of these bytes."""
+
+    def __init__(self, content, sign):
+        self.size = len(content)
+        self.sign = sign
+        self._content = content
+
+    def row(self, at):
+        return self._content[at : at + _ROW]
