@@ -6,6 +6,7 @@ No test sleeps or opens a real connection. Time and network are exchanged in ota
 all of ota/ takes them from.
 """
 
+import gc
 import sys
 import time
 import unittest
@@ -21,6 +22,11 @@ import ota.stream
 SIGN = "0123456789abcdef0123456789abcdef"
 URL = "http://host:8080/file.bin"
 END = b""  # in a script: the other end closes
+
+# Taken before a test module is loaded, and free while a test runs: what is in use lies around it,
+# so that a test finds its heap in one piece, as a device that has just started does.
+_ROOM = 20480
+_room = [bytearray(_ROOM)]
 
 _SILENCE_MS = 60000  # of a script that is through
 _PAST_START_MS = 1000
@@ -217,6 +223,7 @@ class Case(unittest.TestCase):
     """A test with clock, net and machine exchanged, boot records put back, an empty journal."""
 
     def setUp(self):
+        _room.clear()
         stream = sys.modules["ota.stream"]
         self.clock = Clock()
         self.net = Net(self.clock)
@@ -235,6 +242,13 @@ class Case(unittest.TestCase):
         self._exchange(self._module)
         bootrecords.write(*self._records)
         forget()
+        for name in [name for name in self.__dict__ if name[0] != "_"]:
+            delattr(self, name)
+        gc.collect()
+        try:
+            _room.append(bytearray(_ROOM))
+        except MemoryError:  # then the next one has to do with pieces
+            pass
 
     def _exchange(self, module):
         # By name for what is loaded later, by attribute for what has it already.

@@ -7,16 +7,16 @@ docs/protocol.md.
 """
 
 from errno import ECONNRESET
-from hashlib import md5
 
 from fakes import END, Case, data
+from files import sign_of
 
 from ota.download import Download
 from ota.protocol import Command, OTAError
 
 BODY = bytes(range(256)) * 4
 SIZE = 1024
-SIGN = "".join("%02x" % byte for byte in md5(BODY).digest())
+SIGN = sign_of([BODY])
 
 _CALL_MS = 5000  # no call may last longer
 

@@ -5,13 +5,12 @@ Source of the expected values: the guidance's descriptions of the calls, the cod
 docs/protocol.md.
 """
 
-from hashlib import md5
-
 from agents import AgentCase
 from fakes import forget
+from files import sign_of
 
 BODY = b"0123456789abcdef" * 64
-SIGN = "".join("%02x" % byte for byte in md5(BODY).digest())
+SIGN = sign_of([BODY])
 
 
 class FetchingTests(AgentCase):

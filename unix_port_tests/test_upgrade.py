@@ -5,12 +5,11 @@ Source of the expected values: the codes in docs/protocol.md; docs/hardware.md f
 records.
 """
 
-from hashlib import md5
-
 import images
 from bootrecords import states
 from esp32 import Partition
 from fakes import END, Case, data
+from files import File, Image
 from test_download import Settings
 
 from ota.download import Upgrade
@@ -20,37 +19,10 @@ from ota.protocol import Command, OTAError
 _BLOCK = 4096
 _UNIT = 65536
 _ROW = 512
-_RAMP = bytes(range(256)) * 3
 
 
 def other():
     return Partition(Partition.RUNNING).get_next_update()
-
-
-class File:
-    """A file that looks like an application, made as it is read. size: bytes; seed: 0 to 255."""
-
-    def __init__(self, size, seed=0):
-        self.size = size
-        self._seed = seed
-        digest = md5()
-        for part in self.parts(0):
-            digest.update(part)
-        self.sign = "".join("%02x" % byte for byte in digest.digest())
-
-    def row(self, at):
-        """The 512 bytes that begin at byte `at`, less at the end of the file."""
-        seed = self._seed + at // _ROW * 7 & 0xFF
-        row = _RAMP[seed : seed + _ROW]
-        if not at:
-            row = bytes(images.head()) + row[288:]
-        return row[: self.size - at]
-
-    def parts(self, begin, end=None):
-        """Iterates over the bytes from begin to end."""
-        end = self.size if end is None else end
-        for at in range(begin // _ROW * _ROW, end, _ROW):
-            yield self.row(at)[max(begin - at, 0) : end - at]
 
 
 class UpgradeCase(Case):
@@ -341,9 +313,7 @@ class SwitchTests(UpgradeCase):
         image = images.application(640, version)
         if spoilt:
             image[400] ^= 1
-        image = bytes(image)
-        sign = "".join("%02x" % byte for byte in md5(image).digest())
-        file = Image(image, sign)
+        file = Image(bytes(image))
         self.begin(file)
         self.serve(file)
         self.run_job()
@@ -373,15 +343,3 @@ class SwitchTests(UpgradeCase):
         self.image(spoilt=True)
         self.assertCode(453, self.job.switch)
         self.assertEqual(Partition(Partition.BOOT).info(), before)
-
-
-class Image(File):
-    """A file of these bytes."""
-
-    def __init__(self, content, sign):
-        self.size = len(content)
-        self.sign = sign
-        self._content = content
-
-    def row(self, at):
-        return self._content[at : at + _ROW]
