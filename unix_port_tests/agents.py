@@ -52,14 +52,15 @@ class PlainClient:
 class Client(PlainClient):
     """
     The same, of the kind of Link: a QoS 1 message is acknowledged at the next check_msg. up: as
-    in Link; acks: False = no acknowledgement comes.
+    in Link; acks: False = no acknowledgement comes; lost: names whose acknowledgement never does.
     """
 
     def __init__(self, up=3):
         super().__init__()
         self.up = up
-        self.unacked = set()
+        self.unacked = {}  # packet id: name
         self.acks = True
+        self.lost = ()
         self._pid = 0
 
     def publish(self, topic, msg, retain=False, qos=0):
@@ -69,12 +70,13 @@ class Client(PlainClient):
         if not qos:
             return None
         self._pid += 1
-        self.unacked.add(self._pid)
+        self.unacked[self._pid] = self.sent[-1][0]
         return self._pid
 
     def check_msg(self):
-        if self.acks:
-            self.unacked.clear()
+        for pid, name in list(self.unacked.items()):
+            if self.acks and name not in self.lost:
+                del self.unacked[pid]
         super().check_msg()
 
     def reconnect(self):
@@ -109,12 +111,13 @@ class AgentCase(Case):
         for _ in range(times):
             self.agent.poll()
 
-    def poll_until(self, done, most=400):
-        """Polls until done() is true; fails after so many times."""
+    def poll_until(self, done, most=1500):
+        """Polls until done() is true, 20 ms apart; fails after so many times."""
         for _ in range(most):
             if done():
                 return
             self.agent.poll()
+            self.clock.advance(20)
         self.fail("never came: %s" % self.client.sent)
 
     def say(self, name, message):
