@@ -89,6 +89,30 @@ class Single:
         return self
 
 
+class Row:
+    """A Partition of an application that is no slot."""
+
+    def __init__(self, subtype):
+        self._subtype = subtype
+
+    def info(self):
+        return 0, self._subtype, 0x310000, 0x10000, "app", False
+
+
+class Factory:
+    """The class Partition over a table with a factory and a test application beside the slots."""
+
+    TYPE_APP = Partition.TYPE_APP
+    TYPE_DATA = Partition.TYPE_DATA
+
+    @staticmethod
+    def find(type, *subtype):
+        rows = Partition.find(type, *subtype)
+        if type == Partition.TYPE_APP:
+            rows = [Row(0)] + rows + [Row(0x20)]
+        return rows
+
+
 class SlotCase(unittest.TestCase):
     def setUp(self):
         self._records = boot.read()
@@ -96,6 +120,7 @@ class SlotCase(unittest.TestCase):
 
     def tearDown(self):
         slot.running = self._running
+        slot.Partition = Partition
         boot.write(*self._records)
 
 
@@ -130,6 +155,11 @@ class RecordTests(SlotCase):
         ):
             boot.write(*records)
             self.assertEqual(self.found(), expected, records)
+
+    def test_slots_are_counted_without_other_applications(self):
+        boot.write((3, boot.VALID), (4, boot.VALID))
+        slot.Partition = Factory
+        self.assertEqual(self.found(), [(2, 0x10, 0), (2, 0x11, 1)])
 
     def test_record_that_set_boot_wrote(self):
         boot.write((1, boot.VALID), boot.BLANK)
@@ -243,7 +273,7 @@ class CheckTests(SlotCase):
 
     def test_combined_image(self):
         # Boot loader, table and application in one file: no descriptor at 32.
-        for app in (0, 0xFFFFFFFF, 0xABCD5433, 0xABCD5032):
+        for app in (0, 0xFFFFFFFF, 0xABCD5433, 0xABCC5432):
             self.assertEqual(self.refused(images.head(app=app)), (424, 0, 0), app)
 
     def test_combined_image_of_another_chip_is_named_combined(self):

@@ -16,6 +16,7 @@ import images
 from esp32 import NVS
 
 from ota.journal import Journal
+from ota.slot import head as slot_head
 
 _FETCHING = 2
 _SWITCHING = 3
@@ -273,6 +274,11 @@ class BeginTests(TrialCase):
                 self.assertFalse(self.begins(((1, boot.VALID), record), state), (state, record))
                 self.assertEqual(self.remembered(), (state, 0), (state, record))
 
+    def test_running_slot_means_nothing_when_no_switch_was_under_way(self):
+        for state in (0, 1, _FETCHING, _DONE, _TOLD):
+            self.assertFalse(self.begins(((1, boot.VALID), boot.BLANK), state, boot.HERE, 431))
+            self.assertEqual(self.remembered(), (state, 431), state)
+
     def test_record_of_a_slot_that_was_not_written(self):
         self.assertFalse(self.begins(((1, boot.VALID), (2, boot.ABORTED)), slot=0x12))
         self.assertEqual(self.remembered(), (_SWITCHING, 0))
@@ -428,3 +434,57 @@ class StepTests(TrialCase):
         self.journal.slot = boot.OTHER
         self.begin()
         self.assertEqual(self.remembered(), (_DONE, 461))
+
+
+class BootLoaderTests(TrialCase):
+    """The same over the boot loader itself, from the switch on."""
+
+    def setUp(self):
+        super().setUp()
+        try:
+            import simulator
+        except ImportError:
+            raise unittest.SkipTest("no simulator: the boot loader cannot be run")
+        self.restart = simulator.restart
+        boot.write((1, boot.VALID), boot.BLANK)
+        self.other = boot.slot(boot.OTHER)
+        self.write(images.application(version=b"2.0.0"))
+        self.journal.take(Command, _SWITCHING, boot.OTHER)
+        self.other.set_boot()
+
+    def tearDown(self):
+        super().tearDown()
+        self.restart()
+
+    def write(self, image):
+        block = bytearray(b"\xff" * 4096)
+        block[: len(image)] = image
+        self.other.writeblocks(0, block)
+
+    def start(self, label):
+        # The device starts from that slot: what begin() returns.
+        self.assertEqual(self.restart(), label)
+        self.load()
+        self.trial.head = slot_head
+        self.agent = Agent()
+        self.journal = Journal().load()
+        return self.begin()
+
+    def test_new_image_confirms_itself_and_stays(self):
+        self.assertIs(self.start("ota_1"), True)
+        self.assertEqual(self.agent.version, "2.0.0")
+        self.agent.tested = True
+        self.assertIs(self.trial.step(self.agent, self.journal, True), True)
+        self.assertFalse(self.start("ota_1"))
+        self.assertEqual(self.agent.version, "2.0.0")
+        self.assertEqual(self.remembered(), (_DONE, 0))
+
+    def test_image_that_does_not_confirm_itself_is_rolled_back(self):
+        self.assertIs(self.start("ota_1"), True)
+        self.assertFalse(self.start("ota_0"))
+        self.assertEqual(self.remembered(), (_DONE, 460))
+
+    def test_image_that_the_boot_loader_refuses(self):
+        self.write(b"")  # it went bad after the switch
+        self.assertFalse(self.start("ota_0"))
+        self.assertEqual(self.remembered(), (_DONE, 460))

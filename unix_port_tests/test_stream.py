@@ -1,0 +1,448 @@
+"""
+Tests of ota/stream.py over a scripted socket, with a clock of their own: nothing here waits.
+
+A script is a list: bytes = what the other end sends in one piece, b"" = it closes, int = it is
+silent for so many ms, an exception = the socket raises it. After its end the other end is silent
+for ever. Source of the expected values: docs/limits.md; MicroPython's docs, `socket` (read,
+readinto, readline of a non-blocking socket: None when there is nothing yet).
+"""
+
+import time
+import unittest
+from errno import ECONNRESET, EHOSTUNREACH, ENOMEM, ETIMEDOUT
+
+import ota.stream
+
+stream = ota.stream
+
+_OPEN_MS = 4000
+_PACKET_MS = 700
+_FOREVER_MS = 1 << 28
+_POLLIN = 1
+
+
+class Clock:
+    """Ticks that go on when told to."""
+
+    def __init__(self):
+        self.now = 1000
+
+    def __call__(self):
+        return self.now
+
+    def wait(self, ms):
+        self.now = time.ticks_add(self.now, ms)
+
+
+class Socket:
+    """One scripted socket, the modules `socket` and `select`, and the poll object of both."""
+
+    POLLIN = _POLLIN
+    AF_INET = 2
+
+    def __init__(self, clock, *script):
+        self.script = list(script)
+        self.calls = []  # what was set and made, in order
+        self.polls = []  # ms of each wait
+        self.sent = b""
+        self.takes = []  # what the next writes answer; else all
+        self.fails = {}  # name of a method: what it raises
+        self.slow = 0  # ms that each read takes
+        self._clock = clock
+
+    def _called(self, name, *arguments):
+        self.calls.append((name,) + arguments)
+        if name in self.fails:
+            raise self.fails[name]
+
+    # The modules
+
+    def socket(self, *_):
+        self._called("socket")
+        return self
+
+    def getaddrinfo(self, host, port):
+        return [(2, 1, 0, "", (host, port))]
+
+    def poll(self, ms=None):
+        if ms is None:  # select.poll()
+            return self
+        self.polls.append(ms)
+        script = self.script
+        if script and not isinstance(script[0], int):
+            return [(self, _POLLIN)]
+        silent = script.pop(0) if script else _FOREVER_MS
+        if silent <= ms:
+            self._clock.wait(silent)
+            return [(self, _POLLIN)]
+        self._clock.wait(ms)
+        script.insert(0, silent - ms)
+        return []
+
+    def register(self, sock, events):
+        self._called("register", sock is self, events)
+
+    # The socket
+
+    def connect(self, address):
+        self._called("connect", address)
+
+    def settimeout(self, seconds):
+        self._called("settimeout", seconds)
+
+    def setblocking(self, on):
+        self._called("setblocking", on)
+
+    def close(self):
+        self._called("close")
+
+    def write(self, data, n):
+        self._called("write")
+        self.sent += data[:n]
+        return self.takes.pop(0) if self.takes else n
+
+    def _take(self, n, end=None):
+        self._clock.wait(self.slow)
+        if not self.script or isinstance(self.script[0], int):
+            return None
+        piece = self.script.pop(0)
+        if isinstance(piece, Exception):
+            raise piece
+        if end:
+            n = min(n, piece.find(end) + 1 or n)
+        if len(piece) > n:
+            self.script.insert(0, piece[n:])
+        return piece[:n]
+
+    def read(self, n):
+        return self._take(n)
+
+    def readline(self, n):
+        return self._take(n, b"\n")
+
+    def readinto(self, buf):
+        piece = self._take(len(buf))
+        if piece is None:
+            return None
+        buf[: len(piece)] = piece
+        return len(piece)
+
+
+class StreamCase(unittest.TestCase):
+    def setUp(self):
+        self._real = stream.socket, stream.select, stream.ticks_ms
+        self.clock = stream.ticks_ms = Clock()
+
+    def tearDown(self):
+        stream.socket, stream.select, stream.ticks_ms = self._real
+
+    def scripted(self, *script):
+        # A Socket, and a Stream that is not connected yet.
+        sock = Socket(self.clock, *script)
+        stream.socket = stream.select = sock
+        return sock, stream.Stream()
+
+    def connected(self, *script):
+        # A Socket, and a Stream that goes over it.
+        sock, one = self.scripted(*script)
+        one.socket()
+        one.connect(("host", 80))
+        sock.calls.clear()
+        return sock, one
+
+    def fails(self, number, call, *arguments):
+        # True when the call raises OSError of that number.
+        try:
+            call(*arguments)
+        except OSError as e:
+            return e.errno == number
+        return False
+
+
+class DeadlineTests(StreamCase):
+    def test_time_left(self):
+        end = stream.after(500)
+        for waited, expected in ((0, 500), (499, 1), (1, 0), (1, 0), (100000, 0)):
+            self.clock.wait(waited)
+            self.assertEqual(stream.left(end), expected, waited)
+
+    def test_none_left_at_once(self):
+        self.assertEqual(stream.left(stream.after(0)), 0)
+
+    def test_over_the_end_of_the_count(self):
+        # The largest tick is the one before 0.
+        self.clock.now = time.ticks_add(0, -100)
+        end = stream.after(500)
+        self.assertEqual(stream.left(end), 500)
+        self.clock.wait(300)
+        self.assertEqual(stream.left(end), 200)
+        self.clock.wait(300)
+        self.assertEqual(stream.left(end), 0)
+
+
+class ConnectTests(StreamCase):
+    def test_connects_with_a_time_out_and_reads_without_blocking(self):
+        sock, one = self.scripted()
+        one.socket(2, 1, 0)
+        one.connect(("host", 80))
+        self.assertEqual(
+            sock.calls,
+            [
+                ("socket",),
+                ("settimeout", 4),
+                ("connect", ("host", 80)),
+                ("setblocking", False),
+                ("register", True, _POLLIN),
+            ],
+        )
+
+    def test_stands_in_for_the_module(self):
+        _, one = self.scripted()
+        self.assertIs(one.socket(one.AF_INET), one)
+        self.assertEqual(one.getaddrinfo("host", 80), [(2, 1, 0, "", ("host", 80))])
+
+    def test_what_the_module_lacks_is_an_attribute_error(self):
+        _, one = self.scripted()
+        self.assertFalse(hasattr(one, "SO_NOTHING"))
+
+    def test_libraries_cannot_change_the_time_out(self):
+        sock, one = self.connected()
+        one.settimeout(None)
+        one.settimeout(9)
+        one.setblocking(True)
+        self.assertEqual(sock.calls, [])
+
+    def test_connect_that_fails(self):
+        for number in (ETIMEDOUT, EHOSTUNREACH, ECONNRESET):
+            sock, one = self.scripted()
+            sock.fails["connect"] = OSError(number)
+            one.socket()
+            self.assertTrue(self.fails(number, one.connect, ("host", 80)), number)
+
+    def test_all_that_connecting_reads_ends_in_4_s(self):
+        # Each piece comes soon enough, all of them do not.
+        script = []
+        for _ in range(50):
+            script += [100, b"x"]
+        sock, one = self.connected(*script)
+        begin = self.clock.now
+        self.assertTrue(self.fails(ETIMEDOUT, one.read, 50))
+        self.assertEqual(time.ticks_diff(self.clock.now, begin), _OPEN_MS)
+
+    def test_close(self):
+        sock, one = self.connected()
+        one.close()
+        self.assertEqual(sock.calls, [("close",)])
+
+    def test_close_before_there_is_a_socket(self):
+        sock, one = self.scripted()
+        one.close()
+        self.assertEqual(sock.calls, [])
+
+
+class ReadyTests(StreamCase):
+    def test_ready(self):
+        for script, expected in (
+            ([b"x"], True),
+            ([b""], True),
+            ([200, b"x"], True),
+            ([201], False),
+        ):
+            sock, one = self.connected(*script)
+            self.assertEqual(bool(one.ready(200)), expected, script)
+            self.assertEqual(sock.polls, [200])
+
+    def test_what_begins_has_to_be_there_soon(self):
+        for script in ([b"x"], [b"x", 699, b"y"], [b"x", 300, b"y", 300, b"z", 101, b"!"]):
+            _, one = self.connected(*script)
+            self.clock.wait(60000)
+            one.ready(0)
+            begin = self.clock.now
+            self.assertTrue(self.fails(ETIMEDOUT, one.read, 4), script)
+            self.assertEqual(time.ticks_diff(self.clock.now, begin), _PACKET_MS, script)
+
+    def test_each_ready_gives_time_anew(self):
+        _, one = self.connected(b"x", 600, b"y")
+        for expected in (b"x", b"y"):
+            one.ready(650)
+            self.assertEqual(one.read(1), expected)
+
+
+class ReadTests(StreamCase):
+    def test_readinto_takes_what_is_there(self):
+        for script, expected in (
+            ([b"abc"], b"abc"),
+            ([100, b"abc"], b"abc"),
+            ([b"abcdefgh"], b"abcdef"),
+            ([b"a", b"b"], b"a"),
+            ([b""], b""),
+        ):
+            _, one = self.connected(*script)
+            buf = bytearray(6)
+            n = one.readinto(buf)
+            self.assertEqual(bytes(buf[:n]), expected, script)
+
+    def test_readinto_of_a_silent_one(self):
+        _, one = self.connected()
+        self.assertTrue(self.fails(ETIMEDOUT, one.readinto, bytearray(6)))
+
+    def test_read_puts_the_pieces_together(self):
+        for script in ([b"abcde"], [b"ab", b"c", b"de"], [50, b"a", 50, 50, b"bcd", 1, b"efgh"]):
+            _, one = self.connected(*script)
+            self.assertEqual(one.read(5), b"abcde", script)
+
+    def test_read_of_nothing(self):
+        _, one = self.connected()
+        self.assertEqual(one.read(0), b"")
+
+    def test_read_past_the_end_of_the_stream(self):
+        for script in ([b""], [b"abcd", b""], [b"ab", 10, b""]):
+            _, one = self.connected(*script)
+            self.assertTrue(self.fails(ETIMEDOUT, one.read, 5), script)
+
+    def test_longest_message_is_kept(self):
+        _, one = self.connected(*[b"x" * 512] * 32)
+        self.assertEqual(len(one.read(16384)), 16384)
+
+    def test_longer_message_is_read_and_thrown_away(self):
+        _, one = self.connected(*([b"x" * 512] * 32 + [b"y", b"next"]))
+        self.assertEqual(one.read(16385), b"")
+        self.assertEqual(one.read(4), b"next")
+
+    def test_what_the_socket_raises(self):
+        for name, argument in (("read", 5), ("readline", None), ("readinto", bytearray(5))):
+            _, one = self.connected(OSError(ECONNRESET))
+            arguments = () if argument is None else (argument,)
+            self.assertTrue(self.fails(ECONNRESET, getattr(one, name), *arguments), name)
+
+
+class ReadlineTests(StreamCase):
+    def test_lines(self):
+        _, one = self.connected(b"HTTP/1.0 200", 20, b" OK\r", b"\nA: b\r\n\r\nbody")
+        for expected in (b"HTTP/1.0 200 OK\r\n", b"A: b\r\n", b"\r\n"):
+            self.assertEqual(one.readline(), expected)
+        self.assertEqual(one.read(4), b"body")
+
+    def test_line_without_an_end(self):
+        for script, expected in (([b""], b""), ([b"A: b", b""], b"A: b")):
+            _, one = self.connected(*script)
+            self.assertEqual(one.readline(), expected)
+
+    def test_line_that_never_ends(self):
+        _, one = self.connected(*([b"x" * 512] * 17))
+        self.assertRaises(ValueError, one.readline)
+
+    def test_line_that_stops(self):
+        _, one = self.connected(b"HTTP/1.0 200")
+        self.assertTrue(self.fails(ETIMEDOUT, one.readline))
+
+    def test_headers_of_8_kib_are_the_longest(self):
+        line = b"A: " + b"x" * 251 + b"\r\n"
+        _, one = self.connected(*([line] * 32))
+        for _ in range(32):
+            self.assertEqual(len(one.readline()), 256)
+
+    def test_headers_longer_than_8_kib(self):
+        line = b"A: " + b"x" * 251 + b"\r\n"
+        _, one = self.connected(*([line] * 32 + [b"\n"]))
+        for _ in range(32):
+            one.readline()
+        self.assertRaises(ValueError, one.readline)
+
+
+class WriteTests(StreamCase):
+    def test_write_has_a_time_out_of_its_own(self):
+        sock, one = self.connected()
+        one.write(b"abc")
+        self.assertEqual(sock.calls, [("settimeout", 4), ("write",), ("setblocking", False)])
+        self.assertEqual(sock.sent, b"abc")
+
+    def test_write_of_the_first_bytes(self):
+        sock, one = self.connected()
+        one.write(b"abcdef", 4)
+        self.assertEqual(sock.sent, b"abcd")
+
+    def test_write_that_does_not_get_all_out(self):
+        for takes in (None, 0, 1, 5):
+            sock, one = self.connected()
+            sock.takes = [takes]
+            self.assertTrue(self.fails(ETIMEDOUT, one.write, b"abcdef"), takes)
+
+    def test_write_that_raises(self):
+        sock, one = self.connected()
+        sock.fails["write"] = OSError(ECONNRESET)
+        self.assertTrue(self.fails(ECONNRESET, one.write, b"abc"))
+
+
+class Library:
+    """A module that opens connections, as umqtt and requests do."""
+
+    socket = "its own"
+
+    def __init__(self, raises=None):
+        self._raises = raises
+
+    def open(self, host, port=0):
+        one = self.socket.socket()
+        one.connect(one.getaddrinfo(host, port)[0][-1])
+        if self._raises:
+            raise self._raises
+        return one.read(2)
+
+
+class CallTests(StreamCase):
+    def test_call_goes_over_the_stream(self):
+        sock, _ = self.scripted(b"ok")
+        library = Library()
+        answer, one = stream.call(library, library.open, "host", port=80)
+        self.assertEqual(answer, b"ok")
+        self.assertIsInstance(one, stream.Stream)
+        self.assertIn(("connect", ("host", 80)), sock.calls)
+
+    def test_socket_stays_open_after_a_call(self):
+        sock, _ = self.scripted(b"ok!")
+        library = Library()
+        _, one = stream.call(library, library.open, "host")
+        self.assertFalse(("close",) in sock.calls)
+        self.assertEqual(one.read(1), b"!")
+
+    def test_library_has_its_module_back(self):
+        for raises in (None, OSError(ECONNRESET), ValueError(), AssertionError()):
+            self.scripted(b"ok")
+            library = Library(raises)
+            try:
+                stream.call(library, library.open, "host")
+            except Exception as e:
+                self.assertIs(e, raises)
+            self.assertEqual(library.socket, "its own")
+
+    def test_socket_is_closed_when_the_library_raises(self):
+        for raises in (OSError(ECONNRESET), ValueError(), AssertionError()):
+            sock, _ = self.scripted()
+            library = Library(raises)
+            try:
+                stream.call(library, library.open, "host")
+            except Exception as e:
+                self.assertIs(e, raises)
+            self.assertEqual(sock.calls[-1], ("close",))
+
+    def test_connect_that_fails_closes_the_socket(self):
+        sock, _ = self.scripted()
+        sock.fails["connect"] = OSError(EHOSTUNREACH)
+        library = Library()
+        self.assertTrue(self.fails(EHOSTUNREACH, stream.call, library, library.open, "host"))
+        self.assertEqual(sock.calls[-1], ("close",))
+
+    def test_no_socket_left(self):
+        sock, _ = self.scripted()
+        sock.fails["socket"] = OSError(ENOMEM)
+        library = Library()
+        self.assertTrue(self.fails(ENOMEM, stream.call, library, library.open, "host"))
+        self.assertEqual(library.socket, "its own")
+
+    def test_silent_server_ends_the_call(self):
+        self.scripted()
+        begin = self.clock.now
+        library = Library()
+        self.assertTrue(self.fails(ETIMEDOUT, stream.call, library, library.open, "host"))
+        self.assertEqual(time.ticks_diff(self.clock.now, begin), _OPEN_MS)
