@@ -1,0 +1,124 @@
+"""
+What the tests of ota/trial.py share: a device that may restart, its journal, its boot records.
+
+A restart of the device is an exception here.
+"""
+
+import os
+import sys
+import unittest
+
+import bootrecords as boot
+import images
+from esp32 import NVS
+
+from ota.journal import Journal
+
+# States of the journal's record.
+FETCHING = 2
+SWITCHING = 3
+DONE = 4
+TOLD = 5
+
+FROZEN = "trial.frozen"  # a folder that stands for the frozen modules
+
+
+class Restart(Exception):
+    """machine.reset() was called: on a device it never returns."""
+
+
+class Machine:
+    """The module `machine`: notes each watchdog's time-out."""
+
+    def __init__(self):
+        self.timeouts = []
+
+    def WDT(self, timeout):
+        self.timeouts.append(timeout)
+        return self
+
+    def reset(self):
+        raise Restart
+
+
+class Command:
+    msg_id = "17"
+    version = "2.0.0"
+    sign = "d41d8cd98f00b204e9800998ecf8427e"
+
+
+class Agent:
+    """What the trial needs of ota.OTA."""
+
+    trial_s = 300
+    self_test = wdt = tested = None
+    version = due = None
+    reports = 0
+
+    def connected(self):
+        self.reports += 1
+
+
+class TrialCase(unittest.TestCase):
+    def setUp(self):
+        self._records = boot.read()
+        self._path = sys.path[:]
+        self.forget()
+        self.machine = Machine()
+        self.agent = Agent()
+        self.load()
+        self.running = images.head()  # what the running slot begins with, see load()
+        self.journal = Journal()
+
+    def tearDown(self):
+        sys.path[:] = self._path
+        sys.modules.pop("firmware", None)
+        for name in (FROZEN + "/firmware.py", "firmware.py"):
+            try:
+                os.remove(name)
+            except OSError:
+                pass
+        try:
+            os.rmdir(FROZEN)
+        except OSError:
+            pass
+        boot.write(*self._records)
+        self.forget()
+
+    def forget(self):
+        for key in "ab":
+            try:
+                NVS("ota").erase_key(key)
+            except OSError:
+                pass
+
+    def load(self):
+        # begin() drops its own module, so each start has another one.
+        import ota.trial
+
+        trial = ota.trial
+        trial.machine = self.machine
+        trial.head = lambda partition: self.running
+        self.trial = trial
+
+    def begin(self):
+        return self.trial.begin(self.agent, self.journal, "0.9")
+
+    def begins(self, records, state=SWITCHING, slot=boot.OTHER, code=0):
+        # A start with these boot records and this journal: what begin() returned, "restart" when
+        # it restarted.
+        boot.write(*records)
+        self.load()
+        self.journal = Journal()
+        self.journal.take(Command, state, slot)
+        self.journal.code = code
+        self.journal.save(state)
+        try:
+            return self.begin()
+        except Restart:
+            return "restart"
+
+    def remembered(self):
+        # State and code as the next start finds them.
+        found = Journal().load()
+        return found.state, found.code
