@@ -63,23 +63,39 @@ def test_each_file_sees_its_generation_and_a_small_heap(tmp_path, generation):
     assert (one.passed, one.failed) == (1, 0), one.output
 
 
-def test_another_interpreter_over_another_port(tmp_path):
-    """One that reads no .mpy of ours gets sources; the other port's modules come first."""
+def test_another_port(tmp_path):
+    """Its modules come first; what lies beside them lies beside them still."""
+    port = tmp_path / "port"
+    (port / "inner").mkdir(parents=True)
+    (port / "esp32.py").write_text("from inner import NAME\nHERE = __file__.rsplit('/', 1)[0]\n")
+    (port / "inner" / "__init__.py").write_text("NAME = 'other'\n")
+    (port / "esp32.mpy").write_text("an old one")
+    (port / "data.txt").write_text("beside")
+    body = (
+        "def test_a(self):\n"
+        "  import esp32, gc\n"
+        "  self.assertEqual(esp32.NAME, 'other')\n"
+        "  self.assertEqual(open(esp32.HERE + '/data.txt').read(), 'beside')\n"
+        "  self.assertTrue(gc.mem_free() + gc.mem_alloc() <= 160 * 1024)\n"
+    )
+    one = _run(tmp_path, f"{HEAD} {body}", port=port)
+    assert (one.passed, one.failed) == (1, 0), one.output
+    assert (port / "esp32.mpy").read_text() == "an old one"
+
+
+def test_another_interpreter(tmp_path):
+    """One that reads no .mpy of ours gets sources."""
     interpreter = tmp_path / "other"
     interpreter.write_text(
         f'#!/bin/sh\ncase "$*" in *_mpy*) echo 5;; *) exec "{micropython()}" "$@";; esac\n'
     )
     interpreter.chmod(0o755)
-    port = tmp_path / "port"
-    port.mkdir()
-    (port / "esp32.py").write_text("NAME = 'other'\n")
     body = (
         "def test_a(self):\n"
-        "  import esp32, ota.protocol\n"
-        "  self.assertEqual(esp32.NAME, 'other')\n"
+        "  import ota.protocol\n"
         "  self.assertTrue(ota.protocol.__file__.endswith('protocol.py'))\n"
     )
-    one = _run(tmp_path, f"{HEAD} {body}", interpreter=interpreter, port=port)
+    one = _run(tmp_path, f"{HEAD} {body}", interpreter=interpreter)
     assert (one.passed, one.failed) == (1, 0), one.output
 
 

