@@ -161,11 +161,11 @@ class CommandTests(AgentCase):
 
     def test_what_is_no_message_is_410(self):
         self.ready()
-        for text in (b"", b"hello", b"[]", b'{"msgId":', b"\xff", b"x" * 20480):
+        for text in (b"", b"hello", b"[]", b'{"msgId":', b"\xff"):
             del self.client.sent[:]
             self.say("upgrade", text)
             self.poll(2)
-            self.assertEqual(self.replies(), [("", 410)], text[:10])
+            self.assertEqual(self.replies(), [("", 410)], text)
 
     def test_no_fields_at_all_is_410(self):
         self.ready()

@@ -191,9 +191,11 @@ class RenewTests(StopCase):
 
     def test_runs_out_a_second_time_is_431(self):
         self.run_out()
+        head = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % self.file.size
+        self.net.script(head, self.file.parts(0, _BLOCK), OSError(104))
         self.refuse(403)
         self.answer(self.fresh())
-        self.poll(6)
+        self.poll_until(self.told)
         self.assertEqual([code for _, _, code in self.told()], [431])
         self.assertEqual(len(self.sent("get")), 1)
         self.assertEqual(self.bodies("progress")[-1]["message"], "403")
