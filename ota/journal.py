@@ -20,7 +20,7 @@ _DONE = const(4)  # ended, to be reported: succeeded when code is 0
 # failed, the platform knows: remembered, so that no copy of that command is taken
 _TOLD = const(5)
 
-_RECORD_MAX = const(800)  # bytes: all texts at their greatest length, and their names
+_RECORD_MAX = const(960)  # bytes: all texts at their greatest length, and their names
 
 
 class Journal:
@@ -41,8 +41,7 @@ class Journal:
             try:
                 buf = bytearray(_RECORD_MAX)
                 record = json.loads(buf[: NVS("ota").get_blob(key, buf)])
-                # Turns count modulo 256: the newer one is less than half a round ahead.
-                if record["turn"] - self.turn & 128 == 0:
+                if record["turn"] > self.turn:
                     for name in record:
                         setattr(self, name, record[name])
             except Exception:  # there is none, or it is not ours: a start must not fail for it
@@ -52,7 +51,7 @@ class Journal:
     def save(self, state):
         """Writes the record with a new state."""
         self.state = state
-        self.turn = self.turn + 1 & 255
+        self.turn += 1
         try:
             nvs = NVS("ota")
             nvs.set_blob("ab"[self.turn & 1], json.dumps(self.__dict__))

@@ -152,6 +152,21 @@ class RecordTests(JournalCase):
 
 
 class TurnTests(JournalCase):
+    def test_newest_record_at_every_turn(self):
+        # More than two rounds of a byte, each one read as after a restart.
+        one = Journal()
+        for progress in range(520):
+            one.progress = progress
+            one.save(_FETCHING)
+            self.assertEqual(loaded().progress, progress)
+
+    def test_goes_on_after_a_restart_at_every_turn(self):
+        for progress in range(520):
+            one = loaded()
+            one.progress = progress
+            one.save(_FETCHING)
+        self.assertEqual(loaded().progress, 519)
+
     def test_record_before_survives_the_loss_of_the_newest(self):
         # A cut while a blob is replaced can lose both of its values.
         for saves in range(2, 7):
