@@ -116,12 +116,12 @@ class Stream:
             self._sock.close()
 
     def _some(self, method, arg):
-        while True:
+        while left(self._end):
             got = method(arg)
             if got is not None:
                 return got
-            if not self._poll.poll(left(self._end)):
-                raise OSError(ETIMEDOUT)
+            self._poll.poll(left(self._end))
+        raise OSError(ETIMEDOUT)
 
 
 def call(module, function, *args, **named):

@@ -163,6 +163,14 @@ class ReadTests(StreamCase):
         self.assertEqual(one.read(16385), b"")
         self.assertEqual(one.read(4), b"next")
 
+    def test_flood_ends_in_time(self):
+        # A message of any length whose bytes come without a pause.
+        sock, one = self.connected()
+        one.ready(0)
+        sock.script = [b"x" * 512] * 2000
+        sock.slow = 1
+        self.assertTrue(self.fails(ETIMEDOUT, one.read, 512 * 2000))
+
     def test_what_the_socket_raises(self):
         for name, argument in (("read", 5), ("readline", None), ("readinto", bytearray(5))):
             _, one = self.connected(OSError(ECONNRESET))
