@@ -106,7 +106,7 @@ def step(ota, journal, told):
         if good:
             ota.tested = True
             ota.connected()
-        late = late or good is False
+        late = good is False or late and not good
     elif told:
         # It marks the record that is active: ours, see begin().
         running().mark_app_valid_cancel_rollback()

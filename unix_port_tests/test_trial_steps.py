@@ -129,6 +129,10 @@ class StepTests(TrialCase):
         self.assertEqual(self.step(False, late=True, test=lambda: None), "restart")
         self.failed(461)
 
+    def test_self_test_that_passes_too_late_is_not_called_bad(self):
+        self.assertFalse(self.step(False, late=True, test=lambda: True))
+        self.waits()
+
     def test_never_connected(self):
         for test in (None, lambda: True):
             self.assertEqual(self.step(None, late=True, test=test), "restart")
