@@ -24,7 +24,9 @@ def guard():
             ) and state not in (3, 4)
             if counts and seq > newest[0]:
                 newest = (seq, state)
-    if newest[1] == 1:  # PENDING_VERIFY
+    # PENDING_VERIFY, and it is the one that runs: the boot loader may have refused it.
+    running = Partition(Partition.RUNNING).info()
+    if newest[1] == 1 and Partition(Partition.BOOT).info() == running:
         from machine import WDT
 
         WDT(timeout=120000)
@@ -61,5 +63,13 @@ def connect():
         print("boot.py: no Wi-Fi yet (%s), going on without" % WIFI_SSID)
 
 
-if WIFI_SSID:
-    connect()
+# Whatever is wrong here, main.py has to start: it says which setting it is, or goes on trying.
+def start():
+    try:
+        if WIFI_SSID:
+            connect()
+    except Exception as e:
+        print("boot.py: no Wi-Fi:", repr(e))
+
+
+start()

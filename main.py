@@ -17,20 +17,35 @@ def application():
 def problems(settings):
     """What is wrong with the settings of boot.py: a list of sentences, empty when all is well."""
     found = []
-    for name in ("WIFI_SSID", "MQTT_SERVER", "PRODUCT_KEY", "IDENTIFIER", "DEVICE_SECRET"):
+    for name in (
+        "WIFI_SSID",
+        "WIFI_PASSWORD",
+        "MQTT_SERVER",
+        "PRODUCT_KEY",
+        "IDENTIFIER",
+        "DEVICE_SECRET",
+    ):
         value = settings.get(name)
         if value is None:
             found.append("%s is missing: add a line %s = ..." % (name, name))
         elif not isinstance(value, str):
-            found.append('%s must be text: put it in quotes, like "%s"' % (name, value))
+            found.append('%s must be text: put it in quotes, like "text"' % name)
         elif not value:
-            found.append("%s is empty: fill it in" % name)
-        elif name in ("PRODUCT_KEY", "IDENTIFIER") and any(c in "/+#& " for c in value):
-            found.append("%s may not contain / + # & or a blank: %s" % (name, value))
+            if name != "WIFI_PASSWORD":  # an open network has none
+                found.append("%s is empty: fill it in" % name)
+        elif name == "MQTT_SERVER" and any(c in "/: " for c in value):
+            found.append("MQTT_SERVER must be a name or an address alone: %s" % value)
+        elif name in ("PRODUCT_KEY", "IDENTIFIER") and not is_name(value):
+            found.append("%s may have 64 of A-Z a-z 0-9 . _ - : @ at most: %s" % (name, value))
     port = settings.get("MQTT_PORT", 1883)
     if type(port) is not int or not 0 < port < 65536:
         found.append("MQTT_PORT must be a number from 1 to 65535, without quotes: %r" % (port,))
     return found
+
+
+def is_name(text):
+    # As the agent will have it: what goes into a topic.
+    return len(text) <= 64 and all(c.isalpha() or c.isdigit() or c in "._-:@" for c in text)
 
 
 def run(settings):

@@ -46,6 +46,10 @@ class Wlan:
         self.calls.append(("active", on))
 
     def connect(self, ssid, password):
+        if not isinstance(ssid, str) or not isinstance(password, str):
+            raise TypeError
+        if password == "refused":
+            raise OSError("Wifi Internal State Error")
         self.calls.append(("connect", ssid, password))
 
     def isconnected(self):
@@ -82,7 +86,6 @@ class GuardTests(BootCase):
         for records in (
             ((1, PENDING_VERIFY), BLANK),
             (BLANK, (1, PENDING_VERIFY)),
-            (BLANK, (2, PENDING_VERIFY)),
             ((2, VALID), (3, PENDING_VERIFY)),
             ((3, PENDING_VERIFY), (2, VALID)),
             ((0x80000001, PENDING_VERIFY), (0x80000000, VALID)),
@@ -105,6 +108,9 @@ class GuardTests(BootCase):
             ((1, VALID), (2, ABORTED)),
             ((1, ABORTED), (2, INVALID)),
             ((2, VALID), (3, VALID)),
+            # Of the other image, which the boot loader refused: nobody would feed it.
+            (BLANK, (2, PENDING_VERIFY)),
+            ((1, VALID), (2, PENDING_VERIFY)),
             # An older one does not count.
             ((3, VALID), (2, PENDING_VERIFY)),
             ((1, VALID), (1, PENDING_VERIFY)),
@@ -182,3 +188,36 @@ class ConnectTests(BootCase):
 
     def test_goes_on_without_wifi_long_before_the_watchdog(self):
         self.assertEqual(self.connect(1 << 20).slept, 20000)
+
+
+class StartTests(BootCase):
+    def tearDown(self):
+        super().tearDown()
+        boot.WIFI_SSID = boot.WIFI_PASSWORD = ""
+
+    def start(self, ssid, password):
+        # Starts the network with these settings (None: missing). Returns what was asked of it.
+        wlan = Wlan(1)
+        sys.modules["network"] = sys.modules["time"] = wlan
+        boot.WIFI_SSID, boot.WIFI_PASSWORD = ssid, password
+        if ssid is None:
+            del boot.WIFI_SSID
+        if password is None:
+            del boot.WIFI_PASSWORD
+        boot.start()
+        return wlan.calls
+
+    def test_no_name_no_network(self):
+        self.assertEqual(self.start("", ""), [])
+
+    def test_name_of_a_network(self):
+        self.assertEqual(self.start("net", "secret")[-1], ("connect", "net", "secret"))
+
+    def test_wrong_settings_do_not_stop_the_start(self):
+        # As `network` answers what is no text; main.py says which setting it is.
+        for ssid, password in ((None, ""), ("net", None), ("net", 12345678), (5, "")):
+            calls = self.start(ssid, password)
+            self.assertFalse(any(call[0] == "connect" for call in calls), (ssid, password))
+
+    def test_radio_that_refuses_does_not_stop_the_start(self):
+        self.assertEqual(self.start("net", "refused")[-1], ("active", True))

@@ -19,7 +19,8 @@ GOOD = {
     "IDENTIFIER": "dev-1",
     "DEVICE_SECRET": "hush",
 }
-TEXTS = ("WIFI_SSID", "MQTT_SERVER", "PRODUCT_KEY", "IDENTIFIER", "DEVICE_SECRET")
+NEEDED = ("WIFI_SSID", "MQTT_SERVER", "PRODUCT_KEY", "IDENTIFIER", "DEVICE_SECRET")
+TEXTS = NEEDED + ("WIFI_PASSWORD",)
 
 
 class Stop(Exception):
@@ -95,12 +96,12 @@ class ProblemsTests(unittest.TestCase):
         import boot
 
         sentences = main.problems(boot.__dict__)
-        self.assertEqual([s.split()[0] for s in sentences], list(TEXTS))
+        self.assertEqual([s.split()[0] for s in sentences], list(NEEDED))
         for sentence in sentences:
             self.assertTrue("is empty" in sentence, sentence)
 
     def test_empty(self):
-        for name in TEXTS:
+        for name in NEEDED:
             self.assertTrue(self.one(name, "", "is empty"), name)
 
     def test_none(self):
@@ -112,10 +113,18 @@ class ProblemsTests(unittest.TestCase):
             for value in (5, 1.5, True, b"text", ["text"], ("a", "b"), {}):
                 self.assertTrue(self.one(name, value, "quotes"), (name, value))
 
-    def test_characters_that_would_break_a_topic_or_the_login(self):
+    def test_characters_that_the_agent_refuses(self):
         for name in ("PRODUCT_KEY", "IDENTIFIER"):
-            for c in "/+#& ":
+            for c in '/+#& !"\n\u00e9':
                 self.assertTrue(self.one(name, "a" + c + "b", "a" + c + "b"), (name, c))
+
+    def test_longer_than_the_agent_takes(self):
+        for name in ("PRODUCT_KEY", "IDENTIFIER"):
+            self.assertTrue(self.one(name, "a" * 65, "64"), name)
+
+    def test_server_is_a_url(self):
+        for value in ("mqtt://host", "host:1883", "host/", "my host"):
+            self.assertTrue(self.one("MQTT_SERVER", value, value), value)
 
     def test_port_is_no_port(self):
         for port in (0, -1, 65536, "1883", "", 1883.0, True, None, (1883,)):
@@ -133,6 +142,8 @@ class ProblemsTests(unittest.TestCase):
         for sentence in found(WIFI_SSID="", MQTT_SERVER=7, PRODUCT_KEY="a b", MQTT_PORT=0):
             for name in ("DEVICE_SECRET", "WIFI_PASSWORD"):
                 self.assertFalse(GOOD[name] in sentence, sentence)
+        for sentence in found(DEVICE_SECRET=12345678, WIFI_PASSWORD=12345678):
+            self.assertFalse("12345678" in sentence, sentence)
 
 
 class RunTests(unittest.TestCase):
