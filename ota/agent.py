@@ -149,7 +149,7 @@ class OTA:
         if self._phase:
             self.cancel(_DESTROYED)  # what does not get out now, the next start reports
             self._queue = self._outbox = ()
-            self._phase = _UNINIT
+            self._phase = self._fetched = _UNINIT
 
     __exit__ = destroy
 
@@ -240,6 +240,7 @@ class OTA:
         if self.wdt:
             self.wdt.feed()
         client = self._client
+        end = after(1000)
         client.check_msg()
         session = getattr(client, "up", 1)
         if session and session != self._session:
@@ -247,9 +248,10 @@ class OTA:
             self.connected()
         self._handle()
         try:
-            self._work()
+            if left(end):
+                self._work()
         except MemoryError:
-            self._fail(OTAError(_MEMORY))
+            self.cancel(_MEMORY)
         except OTAError as e:
             self._fail(e)
 
@@ -313,7 +315,8 @@ class OTA:
             return _FAILED_BEFORE
         self._command = command
         if command.sign == self._kept:
-            command.msg_id = journal.msg_id
+            if asked:
+                command.msg_id = journal.msg_id
         else:
             self._kept = None
             if command.silent and command.version != self.version:
@@ -333,7 +336,7 @@ class OTA:
         if msg_id is None:
             msg_id = str(getrandbits(30))
         item = (name, encode(msg_id, data, code), qos)
-        if item not in self._outbox:
+        if code or item not in self._outbox:
             self._outbox.append(item)
         if len(self._outbox) > _OUTBOX_MAX:
             self._outbox.pop(1)  # the first may be under way
@@ -412,7 +415,6 @@ class OTA:
                 self._job.switch()
                 self._report("burning", 97)
                 self._report("restarting", 98)
-                self._job = None
                 self._fetched = True
                 self.due = after(_LEAVE_MS)
                 self._phase = _LEAVE
@@ -423,7 +425,7 @@ class OTA:
             command = self._command
             if phase == _ASK and self.on_silent and late:
                 self.due = after(_ASK_MS)
-                if self.on_silent(command):
+                if self.on_silent(command) and self._command:
                     self._phase = _BEGIN
             elif phase == _BEGIN:
                 if command.version == self.version:  # nothing to do

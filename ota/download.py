@@ -100,10 +100,10 @@ class Download:
         if not n:
             return self._again(_LENGTH)
         self._due = after(self._ota.stall_s * 1000)
-        self._tries = 0
         if self._skip:
             self._skip -= n
             return 0
+        self._tries = 0
         self.position += n
         self.digest.update(buf if n == len(buf) else buf[:n])
         return n

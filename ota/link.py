@@ -39,11 +39,13 @@ class Link(simple.MQTTClient):
         self._due = after(0)  # the next try, or once connected the end of patience
 
     def subscribe(self, topic, qos=0):
-        """At the next connection, and again after every reconnection; at once when connected."""
+        """
+        Makes the next connection subscribe, and every one after it; when connected, that is soon:
+        it connects again.
+        """
         self._topics.append((topic, qos))
         if self.up:
-            self.sock.ready(0)
-            super().subscribe(topic, qos)
+            self.drop()
 
     def publish(self, topic, msg, retain=False, qos=0):
         """
@@ -99,7 +101,7 @@ class Link(simple.MQTTClient):
                 call(simple, self.connect)
                 for topic in self._topics:
                     super().subscribe(*topic)
-                self.up = after(0) | 1
+                self.up = after(0) | 2
                 self._wait_ms = 2000
                 self._ping_at = after(0)
                 self._due = after(self.keepalive * 1500)

@@ -86,8 +86,11 @@ class Stream:
             if not part:
                 raise OSError(ETIMEDOUT)
             n -= len(part)
-            if keep:
-                data += part
+            try:
+                if keep:
+                    data += part
+            except MemoryError:
+                data = keep = b""
         return data
 
     def readline(self):

@@ -41,21 +41,23 @@ def begin(ota, journal, default):
     What became of a switch: the journal is DONE then, else left as it is. Returns True when a
     trial begins.
     """
+    here = running().info()[1]
+    image = head(running())
     path = sys.path[:]
     # A file `firmware.py` would stay the same whatever image runs.
     sys.path[:] = [p for p in path if p.endswith(".frozen")]
+    VERSION = None
     try:
+        VERSION = image[48:80].decode().rstrip("\0")
         from firmware import VERSION
-    except ImportError:
-        VERSION = None
+    except Exception:  # none, or a descriptor that is no text: a start must not fail for it
+        pass
     sys.path[:] = path
-    here = running().info()[1]
-    image = head(running())
     noted = getattr(journal, "v%d" % here, "")
     # Noted for exactly this build: by the first bytes of the ELF's SHA-256.
     if noted[:16] != hexlify(image[176:184]).decode():
         noted = ""
-    ota.version = VERSION or image[48:80].decode().rstrip("\0") or noted[16:] or default
+    ota.version = VERSION or noted[16:] or default
 
     # Code costs heap: what is done with goes, as soon as the last function is.
     del sys.modules["ota.trial"]

@@ -94,6 +94,15 @@ class CommandTests(AgentCase):
         self.assertEqual(len(self.net.sockets), 1)
         self.assertEqual(self.progress(), [("downloading", 0, None)])
 
+    def test_command_twice_in_one_poll_is_answered_twice(self):
+        self.ready()
+        self.net.script(BODY_COMES)
+        self.command()
+        self.command()
+        self.poll(4)
+        self.assertEqual(self.replies(), [("m1", 200)] * 2)
+        self.assertEqual(len(self.net.sockets), 1)
+
     def test_another_version_while_one_downloads_is_413(self):
         agent = self.ready()
         self.net.script(BODY_COMES)

@@ -200,6 +200,12 @@ class LengthTests(DownloadCase):
             self.net.script(answer, BODY, END)
             self.assertFails(433, connections=1)
 
+    def test_server_without_ranges_that_always_breaks_off_is_433(self):
+        self.download()
+        for _ in range(9):
+            self.net.script(WHOLE, BODY[:100], END)
+        self.assertFails(433, connections=6)
+
     def test_body_that_never_begins_is_433_after_all_tries(self):
         self.download()
         for _ in range(6):

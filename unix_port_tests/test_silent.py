@@ -98,6 +98,17 @@ class HookTests(AgentCase):
         self.assertEqual(len(self.asked), 1)
         self.assertTrue(self.agent.is_fetching())
 
+    def test_application_that_cancels_when_it_is_asked(self):
+        def on_silent(command):
+            self.agent.cancel()
+            return True
+
+        self.ready(on_silent=on_silent)
+        self.command(policy="silent")
+        self.poll(5)
+        self.assertEqual([code for _, _, code in self.progress()], [470])
+        self.assertEqual(self.net.sockets, [])
+
     def test_cancel_ends_the_waiting(self):
         self.begin()
         self.agent.cancel()

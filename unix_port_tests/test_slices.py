@@ -9,7 +9,7 @@ replies within 10 s).
 import json
 
 from agents import PREFIX, AgentCase
-from fakes import data
+from fakes import END, data
 from files import File
 
 from ota.link import Link
@@ -133,6 +133,22 @@ class SliceTests(AgentCase):
         self.broker.comes(b"\x32\x7f\x00")
         self.assertTrue(self.run_for(1) <= 1000)
         self.assertTrue(self.broker.closed)
+
+    def test_silent_broker_and_silent_server_in_one_poll(self):
+        self.start(Link("dev", "broker"))
+        self.net.script(CONNACK, *SUBACKS)
+        self.poll()
+        command = {"msgId": "m1", "data": data(size=20480)}
+        self.net.sockets[0].comes(publish("upgrade", command), END)
+        self.poll(2)  # the server refuses, the broker goes
+        self.clock.advance(3000)  # both are due
+        self.net.script()
+        self.net.script()
+        for _ in range(4):
+            before = self.clock.now
+            self.poll()
+            self.assertTrue(self.clock.since(before) <= 5000)
+        self.assertTrue(len(self.net.sockets) >= 4)
 
     def test_reply_while_a_server_is_silent(self):
         self.begin(self.command())

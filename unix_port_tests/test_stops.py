@@ -116,6 +116,14 @@ class DestroyTests(StopCase):
         self.assertEqual([one[2] for one in self.progress()], [471])
         self.assertEqual(self.sent("progress")[0]["msgId"], "m1")
 
+    def test_download_has_not_ended_any_more_after_destroy(self):
+        agent = self.ready(tries=0)
+        self.command()
+        self.poll(4)
+        self.assertTrue(agent.fetch_finish())
+        agent.destroy()
+        self.assertFalse(agent.fetch_finish())
+
     def test_silent_one_that_waits(self):
         self.ready()
         self.command(policy="silent")
@@ -142,6 +150,17 @@ class MemoryTests(StopCase):
         self.poll(3)
         self.assertEqual(self.progress()[-1][2], 436)
         self.assertTrue(self.net.sockets[-1].closed)
+
+    def test_trial_goes_on_after_it_ran_out_of_memory(self):
+        bootrecords.write((1, bootrecords.PENDING_VERIFY), bootrecords.BLANK)
+        self.start(self_test=lambda: None)
+        self.poll(4)
+        step, self.agent._trial = self.agent._trial, self.fail
+        self.poll()
+        self.agent._trial = step
+        self.agent.self_test = lambda: True
+        self.poll(6)
+        self.assertEqual(bootrecords.states()[0], (1, bootrecords.VALID))
 
     def test_next_command_is_taken(self):
         self.ready()
@@ -237,6 +256,18 @@ class PowerCutTests(StopCase):
         self.poll_until(lambda: self.net.sockets)
         self.assertIn("Range: bytes=65536-", self.net.sockets[0].sent.decode())
         self.assertEqual(self.sent("progress")[0]["msgId"], "m1")
+
+    def test_retry_after_a_power_cut_reports_under_its_own_msg_id(self):
+        self.ready()
+        self.net.script(b"HTTP/1.0 200 OK\r\n\r\n")
+        self.command("m1")
+        self.poll(3)
+        self.agent = None  # the power goes; the heap has room for one
+        self.ready()
+        self.net.script(b"HTTP/1.0 200 OK\r\n\r\n")
+        self.command("m2")
+        self.poll(3)
+        self.assertEqual(self.sent("progress")[-1]["msgId"], "m2")
 
     def test_another_file_begins_anew(self):
         self.cut(17, 18)
