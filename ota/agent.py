@@ -245,6 +245,7 @@ class OTA:
         session = getattr(client, "up", 1)
         if session and session != self._session:
             self._session = session
+            self._pid = None
             self.connected()
         self._handle()
         try:
@@ -260,7 +261,6 @@ class OTA:
         After every (re)connection: what the platform must know, and what we may have missed. With
         a Link, poll() calls it itself.
         """
-        self._pid = None
         if not self.tested:
             self.tested = False
         elif not self._told:

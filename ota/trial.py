@@ -46,10 +46,12 @@ def begin(ota, journal, default):
     path = sys.path[:]
     # A file `firmware.py` would stay the same whatever image runs.
     sys.path[:] = [p for p in path if p.endswith(".frozen")]
-    VERSION = None
+    version = None
     try:
-        VERSION = image[48:80].decode().rstrip("\0")
-        from firmware import VERSION
+        version = image[48:80].decode().rstrip("\0")
+        import firmware
+
+        version = firmware.VERSION
     except Exception:  # none, or a descriptor that is no text: a start must not fail for it
         pass
     sys.path[:] = path
@@ -57,7 +59,7 @@ def begin(ota, journal, default):
     # Noted for exactly this build: by the first bytes of the ELF's SHA-256.
     if noted[:16] != hexlify(image[176:184]).decode():
         noted = ""
-    ota.version = VERSION or noted[16:] or default
+    ota.version = version or noted[16:] or default
 
     # Code costs heap: what is done with goes, as soon as the last function is.
     del sys.modules["ota.trial"]
