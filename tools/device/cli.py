@@ -1,6 +1,7 @@
 """python -m tools device: make a simulated ESP32, run it, look into it; replay real traces."""
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,8 @@ def _run(args: argparse.Namespace) -> int:
     with _device(args, on_line=lambda line: print(line, flush=True)) as device:
         if not device.flash_path.exists():
             raise FileNotFoundError(f"{device.flash_path}: make it with `create`")
+        # SIGTERM, too, takes the interpreter along.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         device.start()
         try:
             while True:
