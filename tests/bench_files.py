@@ -1,5 +1,6 @@
 """A file server of which a test writes every answer itself."""
 
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -17,18 +18,35 @@ def answer(status: str, body: bytes = b"", *headers: str, size: int | None = Non
     return lambda sock, request: sock.sendall(head + body)
 
 
+def ranged(body: bytes, size: int, silent: bool = False) -> Handler:
+    """
+    A handler that knows ranges, of a file that is said to have so many bytes, and has those of
+    body; silent: what is missing does not come, and the connection stays.
+    """
+
+    def handle(sock: socket.socket, request: str) -> None:
+        found = re.search(r"Range: bytes=(\d+)-\r", request)
+        start = int(found.group(1)) if found else 0
+        span = f"Content-Range: bytes {start}-{size - 1}/{size}"
+        status = "206 Partial Content" if found else "200 OK"
+        answer(status, body[start:], *[span] * bool(found), size=size - start)(sock, request)
+        if silent:
+            sock.recv(1)  # until the device has gone
+
+    return handle
+
+
 class FileServer:
     """
     A file server whose every answer a test writes itself. A context manager.
 
     paths: path ("/a.bin") to Handler, to be filled at any time; requests: what came, line and
-    headers. ending: set when it closes, so that a handler which waits can end.
+    headers.
     """
 
     def __init__(self):
         self.paths: dict[str, Handler] = {}
         self.requests: list[str] = []
-        self.ending = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -38,7 +56,6 @@ class FileServer:
         return self
 
     def __exit__(self, *_) -> None:
-        self.ending.set()
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
         self._listener.close()
         for thread in self._threads:
