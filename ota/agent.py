@@ -91,14 +91,14 @@ class OTA:
     tested = True
 
     _phase = _UNINIT
-    _session = 1
+    _up = 1
     # the platform has our version; a download ended
     _told = _fetched = False
     # packet id of the message under way; msgId of our last empty get; the sign that was begun
     # before this start, or before its URL ran out
     _pid = _get_id = _kept = None
     # what is at work: Command or Journal; Upgrade or Download
-    _command = _job = None
+    _cmd = _job = None
     _message = ""
 
     def __init__(
@@ -117,19 +117,19 @@ class OTA:
         self._phase = _READY
         self._prefix = PREFIX % (product_key, identifier)
         self._queue = []
-        self._outbox = []
+        self._out = []
         self._journal = journal = Journal().load()
 
         from .trial import begin, step
 
         if begin(self, journal, version):
             self._trial = step
-            self._command = journal
+            self._cmd = journal
             self._phase = _TRIAL
         # What to go on with, as soon as the platform tells the URL again.
         if _WAITING <= journal.state <= _SWITCHING:
             self._kept = journal.sign
-        mqtt_client.set_callback(self._receive)
+        mqtt_client.set_callback(self._hear)
         try:
             for name in ("upgrade", "get_reply"):
                 mqtt_client.subscribe(self._prefix + name, 1)
@@ -148,7 +148,9 @@ class OTA:
         """
         if self._phase:
             self.cancel(_DESTROYED)  # what does not get out now, the next start reports
-            self._queue = self._outbox = ()
+            self._queue = self._out = ()
+            if self.on_message:
+                self._client.set_callback(self.on_message)
             self._phase = self._fetched = _UNINIT
 
     __exit__ = destroy
@@ -175,7 +177,8 @@ class OTA:
         version: str, by default the running one. Raises OTAError 480, 481. Source: the guidance,
         4.
         """
-        self._tell("version", version or self.version)
+        if self.tested:
+            self._tell("version", version or self.version)
 
     def is_fetching(self):
         """True while a download runs. Source: the guidance, 5."""
@@ -200,8 +203,8 @@ class OTA:
         if self._phase == _BEGIN:
             from .download import Download
 
-            self._journal.take(self._command, _FETCHING)
-            self._start(_YIELD, Download(self, self._command, 0))
+            self._journal.take(self._cmd, _FETCHING)
+            self._start(_YIELD, Download(self, self._cmd, 0))
         if self._phase != _YIELD:
             raise OTAError(_STATE)
         try:
@@ -243,12 +246,12 @@ class OTA:
         end = after(1000)
         client.check_msg()
         session = getattr(client, "up", 1)
-        if session and session != self._session:
-            self._session = session
+        if session and session != self._up:
+            self._up = session
             self._pid = None
             self.connected()
-        self._handle()
         try:
+            self._handle()
             if left(end):
                 self._work()
         except MemoryError:
@@ -271,16 +274,15 @@ class OTA:
 
     # Messages in
 
-    def _receive(self, topic, msg):
+    def _hear(self, topic, msg):
         if self._phase and len(self._queue) < _QUEUE_MAX:
             self._queue.append((topic, msg))
 
     def _handle(self):
         while self._queue:
             topic, msg = self._queue.pop(0)
-            name = topic.decode()
-            asked = name == self._prefix + "get_reply"
-            if not asked and name != self._prefix + "upgrade":
+            asked = topic == (self._prefix + "get_reply").encode()
+            if not asked and topic != (self._prefix + "upgrade").encode():
                 if self.on_message:
                     self.on_message(topic, msg)
                 continue
@@ -306,14 +308,16 @@ class OTA:
         journal = self._journal
         phase = self._phase
         if phase >= _BEGIN:
-            if self._command.version != command.version:
+            if self._cmd.version != command.version:
                 return _PENDING if phase == _TRIAL else _BUSY
+            if phase > _BEGIN and not asked:
+                journal.msg_id = command.msg_id  # so that a copy of it will not be new
             return _ACCEPTED
         if journal.code and (
             command.msg_id == journal.msg_id or asked and command.sign == journal.sign
         ):
             return _FAILED_BEFORE
-        self._command = command
+        self._cmd = command
         if command.sign == self._kept:
             if asked:
                 command.msg_id = journal.msg_id
@@ -322,8 +326,6 @@ class OTA:
             if command.silent and command.version != self.version:
                 self._phase = _ASK
                 self.due = after(0)
-                if not self.on_silent:
-                    journal.take(command, _WAITING)
                 return _LATER
         self._phase = _BEGIN
         return _ACCEPTED
@@ -336,10 +338,10 @@ class OTA:
         if msg_id is None:
             msg_id = str(getrandbits(30))
         item = (name, encode(msg_id, data, code), qos)
-        if code or item not in self._outbox:
-            self._outbox.append(item)
-        if len(self._outbox) > _OUTBOX_MAX:
-            self._outbox.pop(1)  # the first may be under way
+        if code or item not in self._out:
+            self._out.append(item)
+        if len(self._out) > _OUTBOX_MAX:
+            self._out.pop(1)  # the first may be under way
         self._pump()
         return msg_id
 
@@ -363,8 +365,9 @@ class OTA:
             data["code"] = journal.code
             data["message"] = self._message
         self._send("progress", data, status in ("succeeded", "failed"), journal.msg_id or None)
-        journal.progress = progress
-        self.due = after(self.progress_s * 1000)
+        if self._phase == _RUN:
+            journal.progress = progress
+            self.due = after(self.progress_s * 1000)
 
     def _outcome(self):
         # Reports how it ended, if the platform does not know yet.
@@ -378,8 +381,8 @@ class OTA:
     def _pump(self):
         # Sends what waits: one message of QoS 1 at a time.
         client = self._client
-        while self._outbox and getattr(client, "up", 1) == self._session:
-            name, text, qos = self._outbox[0]
+        while self._out and getattr(client, "up", 1) == self._up:
+            name, text, qos = self._out[0]
             if not self._pid:
                 try:
                     self._pid = client.publish(self._prefix + name, text, False, qos)
@@ -388,7 +391,7 @@ class OTA:
             if self._pid and self._pid in client.unacked:
                 return
             self._pid = None
-            self._outbox.pop(0)
+            self._out.pop(0)
             if name == "version":
                 self._told = True
             elif name == "progress" and qos and self._journal.state == _DONE:
@@ -406,26 +409,29 @@ class OTA:
                 self._end()
                 self.connected()
         elif phase == _LEAVE:
-            if late or not self._outbox:
+            if late or not self._out:
                 machine.reset()
         elif phase == _RUN:
             progress = self._job.step()
             if progress > 95:
                 self._report("verifying", 96)
                 self._job.switch()
+                self._phase = _LEAVE
+                self._fetched = True
                 self._report("burning", 97)
                 self._report("restarting", 98)
-                self._fetched = True
                 self.due = after(_LEAVE_MS)
-                self._phase = _LEAVE
             elif progress - journal.progress >= self.progress_percent and late:
                 self._report("downloading", progress)
         # An outcome that the platform does not have yet must not be written over.
         elif journal.state != _DONE:
-            command = self._command
-            if phase == _ASK and self.on_silent and late:
+            command = self._cmd
+            if phase == _ASK and late:
                 self.due = after(_ASK_MS)
-                if self.on_silent(command) and self._command:
+                if not self.on_silent:
+                    if journal.state != _WAITING:
+                        journal.take(command, _WAITING)
+                elif self.on_silent(command) and self._cmd:
                     self._phase = _BEGIN
             elif phase == _BEGIN:
                 if command.version == self.version:  # nothing to do
@@ -458,7 +464,7 @@ class OTA:
             self._get_id = self._tell("get", "")
             return
         if not self._job:
-            journal.take(self._command, _FETCHING)
+            journal.take(self._cmd, _FETCHING)
         self._kept = None
         journal.code = error.code
         journal.save(_DONE)
@@ -470,6 +476,6 @@ class OTA:
         if self._job:
             self._job.close()
             self._fetched = True
-        self._command = self._job = None
+        self._cmd = self._job = None
         self._phase = _READY
         self._outcome()

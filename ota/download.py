@@ -56,7 +56,7 @@ class Download:
 
     def __init__(self, ota, command, position):
         self._ota = ota
-        self._command = command
+        self._cmd = command
         self._at = command.url  # or where a redirect led to
         self.size = command.size
         self._end = after(ota.total_s * 1000)
@@ -94,8 +94,9 @@ class Download:
             n = self._raw.readinto(buf)
         except OSError as e:
             return self._again(_NO_CONNECTION, e.errno)
-        # what is no HTTP, or more than this requests can do
-        except (ValueError, IndexError, NotImplementedError, TypeError):
+        except (OTAError, MemoryError):
+            raise
+        except Exception:  # what is no HTTP, or more than this requests can do
             return self._again(_HTTP_STATUS)
         if not n:
             return self._again(_LENGTH)
@@ -110,7 +111,7 @@ class Download:
 
     def is_right(self):
         """True when the digest is the command's; once."""
-        return hexlify(self.digest.digest()).decode() == self._command.sign
+        return hexlify(self.digest.digest()).decode() == self._cmd.sign
 
     def close(self):
         if self._raw:
@@ -120,7 +121,7 @@ class Download:
     def _again(self, code, detail=0):
         # The next try, each wait longer; or the end of them.
         self.close()
-        self._at = self._command.url
+        self._at = self._cmd.url
         self._hops = 0
         self._tries += 1
         if self._tries > self._ota.tries:
@@ -203,7 +204,7 @@ class Upgrade(Download):
         while left(end):
             filled = slot.filled
             if slot.written < self._kept:
-                slot.partition.readblocks(slot.written // _BLOCK, slot.block)
+                slot.part.readblocks(slot.written // _BLOCK, slot.block)
                 slot.written += _BLOCK
                 self.digest.update(slot.block)
                 continue
@@ -233,10 +234,10 @@ class Upgrade(Download):
         slot = self._slot
         journal = self._journal
         # For an image that does not tell its version, see trial.running_version.
-        build = hexlify(head(slot.partition)[176:184]).decode()
-        setattr(journal, "v%d" % slot.slot, build + self._command.version)
+        build = hexlify(head(slot.part)[176:184]).decode()
+        setattr(journal, "v%d" % slot.slot, build + self._cmd.version)
         journal.save(_SWITCHING)
         try:
-            slot.partition.set_boot()
+            slot.part.set_boot()
         except OSError:  # ESP-IDF's own check refuses the image
             raise OTAError(_SWITCH)

@@ -126,7 +126,7 @@ def decode(payload):
             msg_id = message.get("msgId", "")
             if type(msg_id) is int:
                 msg_id = str(msg_id)
-            if len(msg_id.strip()) <= _ID_MAX:
+            if len("" + msg_id) <= _ID_MAX:
                 return msg_id, message.get("code"), message.get("data")
     except Exception:  # what hostile bytes can raise is a long list
         pass

@@ -78,20 +78,20 @@ class Slot:
         own = running()
         self._own = head(own)
         try:
-            self.partition = partition = own.get_next_update()
+            self.part = partition = own.get_next_update()
+            _, slot, _, self.size, _, _ = partition.info()
+            self.slot = slot
+            if slot == own.info()[1]:
+                raise OSError
+            # The records of earlier failures go, so that one found after the switch is its own;
+            # and one that names this slot already: a second set_boot for the same slot can strand
+            # the device on a bad image (ESP-IDF up to 5.5).
+            booting = Partition(Partition.BOOT).info()[1] == slot
+            for state, named, otadata, sector in records():
+                if 3 <= state <= 4 or booting and named == slot:  # INVALID, ABORTED
+                    otadata.ioctl(_IOCTL_ERASE, sector)
         except OSError:
             raise OTAError(_NO_SLOT)
-        _, slot, _, self.size, _, _ = partition.info()
-        self.slot = slot
-        if slot == own.info()[1]:
-            raise OTAError(_NO_SLOT)
-        # The records of earlier failures go, so that one found after the switch is its own; and
-        # one that names this slot already: a second set_boot for the same slot can strand the
-        # device on a bad image (ESP-IDF up to 5.5).
-        booting = Partition(Partition.BOOT).info()[1] == slot
-        for state, named, otadata, sector in records():
-            if 3 <= state <= 4 or booting and named == slot:  # INVALID, ABORTED
-                otadata.ioctl(_IOCTL_ERASE, sector)
 
     def add(self, n, last):
         """
@@ -116,7 +116,7 @@ class Slot:
             if image[12:14] != self._own[12:14]:
                 raise OTAError(_OTHER_CHIP)
         block = self.written // _BLOCK
-        partition = self.partition
+        partition = self.part
         back = self._back
         code = _ERASE
         try:

@@ -80,7 +80,8 @@ def begin(ota, journal, default):
             if state != _VALID:
                 journal.code = journal.code or _NOT_STARTED
                 journal.save(_DONE)
-    if switching and journal.slot == here:
+    # With a code the image failed, though a cut may have taken its boot record.
+    if switching and (journal.slot == here or journal.code):
         journal.save(_DONE)
 
 

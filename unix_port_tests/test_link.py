@@ -7,7 +7,7 @@ time-out, as the newer ones have it. Source of the expected bytes: MQTT 3.1.1.
 
 import gc
 import sys
-from errno import ECONNRESET, ENOTCONN
+from errno import ECONNRESET
 from random import randrange
 
 import umqtt
@@ -340,7 +340,7 @@ class LinkTests(Case):
             try:
                 self.link.publish("t", b"hi", False, qos)
             except OSError as e:
-                self.assertEqual((e.errno, self.link.unacked), (ENOTCONN, set()))
+                self.assertEqual((e.args, self.link.unacked), ((-1,), set()))
             else:
                 self.fail("published")
 

@@ -78,7 +78,7 @@ class SlotCase(unittest.TestCase):
     def setUp(self):
         self._records = boot.read()
         self.writer = slot.Slot()
-        self.partition = self.writer.partition
+        self.partition = self.writer.part
 
     def tearDown(self):
         boot.write(*self._records)
@@ -89,7 +89,7 @@ class SlotCase(unittest.TestCase):
         writer = self.writer
         writer.filled = 0
         writer.written = written
-        writer.partition = Watched(self.partition, **watched)
+        writer.part = Watched(self.partition, **watched)
         return writer
 
 
@@ -111,7 +111,7 @@ class CheckTests(SlotCase):
         # The code that data is refused with, and what was done to the flash before.
         writer = self.again()
         code = code_of(put, writer, data)
-        return code, writer.partition.erases, writer.partition.writes
+        return code, writer.part.erases, writer.part.writes
 
     def test_no_application_image(self):
         for data in (
@@ -151,7 +151,7 @@ class CheckTests(SlotCase):
 
     def test_nothing_is_erased_before_a_block_is_full(self):
         writer = self.again()
-        watched = writer.partition
+        watched = writer.part
         writer.view[:] = images.application(_BLOCK)
         writer.add(_BLOCK - 1, False)
         self.assertEqual((watched.erases, watched.writes, writer.written), (0, 0, 0))
@@ -190,7 +190,7 @@ class WriteTests(SlotCase):
     def test_set_boot_takes_what_was_written(self):
         boot.write((1, boot.VALID), boot.BLANK)
         put(self.writer, images.application(5008))
-        self.writer.partition.set_boot()
+        self.writer.part.set_boot()
         self.assertEqual(Partition(Partition.BOOT).info()[1], boot.OTHER)
 
     def test_counts_after_each_block(self):
@@ -205,13 +205,13 @@ class WriteTests(SlotCase):
 
     def test_last_piece_that_fills_the_block(self):
         put(self.again(), images.application(_BLOCK))
-        self.assertEqual((self.writer.partition.erases, self.writer.written), (1, _BLOCK))
+        self.assertEqual((self.writer.part.erases, self.writer.written), (1, _BLOCK))
 
     def test_resume_goes_on_behind_what_is_there(self):
         image = images.application(5008)
         put(self.writer, memoryview(image)[:_BLOCK])
         put(self.again(_BLOCK), memoryview(image)[_BLOCK:])
-        self.assertEqual(self.writer.partition.erases, 1)
+        self.assertEqual(self.writer.part.erases, 1)
         self.assertTrue(self.holds(image))
 
     def test_from_zero_again_checks_the_header_again(self):
@@ -297,7 +297,7 @@ class Silent:
 class HeapTests(SlotCase):
     def test_block_takes_no_heap(self):
         writer = self.writer
-        writer.partition = Silent()
+        writer.part = Silent()
         put(writer, images.application(_BLOCK))
         add = writer.add
         micropython.heap_lock()

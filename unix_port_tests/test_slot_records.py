@@ -109,7 +109,7 @@ class RecordTests(RecordCase):
         writer = slot.Slot()
         writer.view[:640] = images.application(640)
         writer.add(640, True)
-        writer.partition.set_boot()
+        writer.part.set_boot()
         self.assertEqual(self.found(), [(boot.VALID, boot.HERE, 0), (boot.NEW, boot.OTHER, 1)])
 
     def test_partition_of_a_record_is_where_it_lies(self):
@@ -124,7 +124,7 @@ class OpenTests(RecordCase):
     def test_slot_that_does_not_run(self):
         writer = slot.Slot()
         self.assertEqual(writer.slot, boot.OTHER)
-        self.assertEqual(writer.partition.info()[1], boot.OTHER)
+        self.assertEqual(writer.part.info()[1], boot.OTHER)
         self.assertEqual(writer.size, 0x180000)
         self.assertEqual((writer.filled, writer.written, len(writer.view)), (0, 0, 4096))
 
