@@ -237,6 +237,21 @@ class FailedBeforeTests(AgentCase):
         self.assertEqual([code for _, code in self.replies()], [200])
         self.assertEqual(len(self.net.sockets), 1)
 
+    def test_command_that_came_while_its_version_downloaded_is_415(self):
+        # Begun by an answer to get, so under another msgId than the retained command's.
+        self.start()
+        self.poll(3)
+        self.net.script(BODY_COMES)
+        self.answer(data())
+        self.poll(3)
+        self.command()
+        self.poll(2)
+        self.agent.cancel()
+        self.command()
+        self.poll(4)
+        self.assertEqual(self.replies()[1:], [("m1", 200), ("m1", 415)])
+        self.assertEqual(len(self.net.sockets), 1)
+
     def test_another_msg_id_is_taken(self):
         self.fail_once()
         self.command("m2")
@@ -389,6 +404,16 @@ class ForeignTests(AgentCase):
         self.client.inbox.append((b"app/topic", b"text"))
         self.poll()
         self.assertEqual(self.client.sent, [])
+
+    def test_topic_that_is_no_text(self):
+        found = []
+        for on_message in (lambda *message: found.append(message), None):
+            self.ready(on_message=on_message)
+            self.client.inbox.append((b"app/\xff\xfe", b"text"))
+            self.command("m1", url="ftp://host/f")
+            self.poll()
+            self.assertEqual(self.replies(), [("m1", 414)])
+        self.assertEqual(found, [(b"app/\xff\xfe", b"text")])
 
     def test_may_publish_and_comes_in_order(self):
         found = []

@@ -6,8 +6,9 @@ Source of the expected values: the guidance's descriptions of the calls, the cod
 docs/protocol.md.
 """
 
+import bootrecords
 from agents import PREFIX, AgentCase, Client, PlainClient
-from fakes import data
+from fakes import Reset, data
 
 from ota.agent import OTA
 
@@ -113,6 +114,23 @@ class DestroyTests(AgentCase):
         self.client.check_msg()
         self.assertEqual(self.client.sent, [])
 
+    def test_client_has_its_callback_back(self):
+        found = []
+        client = Client()
+        client.set_callback(lambda *message: found.append(message))
+        own = client.cb
+        for _ in range(2):  # the second agent goes on with it, not with the first one
+            self.start(client)
+            client.inbox.append((b"app/topic", b"while"))
+            self.poll()
+            self.assertEqual(len(found), 1)
+            self.agent.destroy()
+            self.assertIs(client.cb, own)
+            client.inbox.append((b"app/topic", b"after"))
+            client.check_msg()
+            self.assertEqual(found, [(b"app/topic", b"while"), (b"app/topic", b"after")])
+            del found[:]
+
     def test_a_new_agent_works_on_the_same_client(self):
         self.ready().destroy()
         self.start(self.client)
@@ -162,6 +180,37 @@ class ReportProgressTests(AgentCase):
         for progress in (-1, 101, 1 << 40, 50.0, "50", None, True):
             self.assertCode(480, agent.report_progress, "downloading", progress)
         self.assertEqual(self.client.sent, [])
+
+
+class TrialTests(AgentCase):
+    def setUp(self):
+        super().setUp()
+        bootrecords.write((1, bootrecords.PENDING_VERIFY), bootrecords.BLANK)
+        self.passed = None
+        self.start(self_test=lambda: self.passed)
+
+    def test_progress_does_not_move_the_end_of_a_trial(self):
+        self.poll()
+        for _ in range(299):
+            self.clock.advance(1000)
+            self.agent.report_progress("downloading", 5)
+            self.poll()
+            del self.client.sent[:]
+        self.clock.advance(1000)
+        self.agent.report_progress("downloading", 5)
+        with self.assertRaises(Reset):
+            self.poll()
+
+    def test_version_is_not_told_before_the_self_test_passed(self):
+        for _ in range(2):  # before MQTT is reached, and after it
+            self.agent.report_firmware_version()
+            self.poll(3)
+            self.assertEqual(self.sent("version"), [])
+        self.passed = True
+        self.poll(2)
+        self.agent.report_firmware_version("1.2.3")
+        self.poll(3)
+        self.assertIn({"firmwareVersion": "1.2.3"}, self.bodies("version"))
 
 
 class ReportVersionTests(AgentCase):

@@ -4,6 +4,7 @@ Tests of ota/download.py, class Download: each code of a download that fails, an
 Source of the expected values: the codes in docs/protocol.md.
 """
 
+import sys
 from errno import ECONNREFUSED, ECONNRESET
 
 from fakes import END
@@ -139,6 +140,62 @@ class StatusTests(DownloadCase):
         self.net.script(answer, b"400\r\n", BODY, b"\r\n0\r\n\r\n", END)
         got, end = self.fetch()
         self.assertTrue(end == -1 and got == BODY or end.code == 431, end)
+
+
+class Requests:
+    """A module requests whose answer has these attributes."""
+
+    socket = None
+
+    def __init__(self, attributes):
+        self._attributes = attributes
+
+    def request(self, method, url, headers):
+        stream = self.socket.socket()
+        stream.connect(("host", 80))
+        response = Answer()
+        response.raw = stream
+        response.status_code = 200
+        for name in self._attributes:
+            setattr(response, name, self._attributes[name])
+        return response
+
+
+class Answer:
+    pass
+
+
+class StrangeRequestsTests(DownloadCase):
+    def setUp(self):
+        super().setUp()
+        self._module = sys.modules["ota.download"]
+        self._requests = self._module.requests
+
+    def tearDown(self):
+        self._module.requests = self._requests
+        super().tearDown()
+
+    def test_is_431_after_all_tries(self):
+        for attributes in (
+            {"headers": {}, "raw": Answer()},  # no readinto
+            {"headers": None},
+            {"headers": 7},
+            {"headers": [("Content-Length", "1024")]},
+            {},  # none at all, as old ones have it
+        ):
+            del self.net.sockets[:]
+            self._module.requests = Requests(attributes)
+            self.download(tries=2)
+            for _ in range(3):
+                self.net.script(BODY)
+            self.assertFails(431, connections=3)
+
+    def test_good_one_of_that_kind(self):
+        # Of the same making, so that the one above fails for what it names.
+        self._module.requests = Requests({"headers": {"Content-Length": "1024"}})
+        self.download()
+        self.net.script(BODY, END)
+        self.assertWhole()
 
 
 class StallTests(DownloadCase):

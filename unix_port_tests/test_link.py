@@ -188,6 +188,28 @@ class LinkTests(Case):
         self.link.check_msg()
         self.assertTrue(self.net.sockets[-1].sent.endswith(b"\x82\x06\x00\x02\x00\x01c\x00"))
 
+    def test_subscribe_while_up_subscribes_all_the_next_time(self):
+        self.connect()
+        self.link.subscribe("c", 0)
+        self.clock.advance(2000)
+        self.net.script(CONNACK, SUBACK, b"\x90\x03\x00\x02\x00")
+        self.link.check_msg()
+        self.assertTrue(self.link.up)
+        expected = SUBSCRIBE + b"\x82\x06\x00\x02\x00\x01c\x00"
+        self.assertTrue(self.net.sockets[-1].sent.endswith(expected))
+
+    def test_subscribe_to_what_is_known_does_nothing(self):
+        self.connect(END)
+        session = self.link.up
+        self.link.subscribe("a/b", 1)
+        self.assertEqual((self.link.up, self.sock.closed), (session, False))
+        self.assertEqual(self.sock.sent, b"")
+        self.link.check_msg()
+        self.clock.advance(2000)
+        self.connect()
+        self.link.check_msg()
+        self.assertTrue(self.link.up)
+
     def test_message_goes_to_the_callback(self):
         self.connect(message(b"hello"), message(b""))
         self.link.check_msg()
@@ -232,13 +254,6 @@ class LinkTests(Case):
 
     def test_message_of_four_kilobytes_is_whole(self):
         size = 4096
-        import gc
-
-        import micropython
-
-        gc.collect()
-        print(gc.mem_free())
-        micropython.mem_info(1)
         self.connect(message(size), iter([b"x" * 512] * (size // 512)))
         self.link.check_msg()
         self.assertEqual([len(text) for _, text in self.got], [size])
@@ -404,6 +419,35 @@ class LinkTests(Case):
         self.clock.advance(31000)
         self.link.check_msg()
         self.assertEqual(self.link.up, 0)
+
+    def test_what_runs_out_of_memory_is_the_end_of_the_connection(self):
+        def fail(*_):
+            raise MemoryError
+
+        for name in ("wait_msg", "cb", "ping"):
+            self.connect(message(b"hello"))
+            kept = getattr(self.link, name)
+            setattr(self.link, name, fail)
+            self.clock.advance(31000)  # a ping is due
+            self.link.check_msg()
+            self.link.check_msg()
+            self.assertEqual((self.link.up, self.sock.closed), (0, True), name)
+            setattr(self.link, name, kept)
+            self.clock.advance(300000)
+        self.connect(message(b"back"))
+        self.link.check_msg()
+        self.assertEqual(self.got[-1], (b"a/b", b"back"))
+
+    def test_connection_that_runs_out_of_memory_is_tried_again(self):
+        def fail(*_):
+            raise MemoryError
+
+        connect, self.link.connect = self.link.connect, fail
+        self.link.check_msg()
+        self.assertEqual(self.link.up, 0)
+        self.link.connect = connect
+        self.clock.advance(2000)
+        self.connect()
 
     def test_read_error_is_the_end_of_the_connection(self):
         for item in (OSError(ECONNRESET), END):

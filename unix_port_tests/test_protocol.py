@@ -70,6 +70,7 @@ class DecodeTests(unittest.TestCase):
             b'{"msgId":["1"]}',
             b'{"msgId":{"1":1}}',
             b'{"msgId":"%s"}' % (b"i" * 65),
+            b'{"msgId":"%s"}' % (b" " * 65),
             b'{"msgId":%s}' % (b"1" * 65),
             b'{"msgId":"\xff\xfe"}',
             b"\x00\x01\x02",

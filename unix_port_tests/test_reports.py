@@ -4,13 +4,17 @@ Tests of ota/agent.py: what is reported, how often, and until when.
 Source of the expected values: "Statuses and codes" and "Device rules" in docs/protocol.md.
 """
 
+import sys
+
+import bootrecords
 import images
 from agents import AgentCase, Client, PlainClient
 from esp32 import Partition
-from fakes import Reset
+from fakes import Reset, data
 from files import File, Image
 
 from ota.journal import Journal
+from ota.protocol import Command
 
 _BLOCK = 4096
 
@@ -70,6 +74,19 @@ class WholeTests(AgentCase):
         self.poll(2)
         self.assertEqual(self.machine.resets, 0)
         self.clock.advance(100)
+        with self.assertRaises(Reset):
+            self.poll()
+
+    def test_progress_of_the_application_does_not_move_the_restart(self):
+        self.upgrade()
+        self.client.acks = False
+        self.agent.report_firmware_version()
+        for _ in range(9):
+            self.clock.advance(1000)
+            self.agent.report_progress("restarting", 98)
+            self.poll()
+        self.clock.advance(1000)
+        self.agent.report_progress("restarting", 98)
         with self.assertRaises(Reset):
             self.poll()
 
@@ -246,6 +263,54 @@ class OutcomeTests(AgentCase):
         self.net.script(b"HTTP/1.0 200 OK\r\n\r\n")
         self.poll(6)
         self.assertTrue(self.agent.is_fetching())
+
+
+class TrialOutcomeTests(AgentCase):
+    def switched(self, slot, code=0):
+        # What the upgrade leaves behind: the slot that it wrote, why its trial failed.
+        journal = Journal()
+        journal.take(Command("m1", data(), False), 3, slot)
+        journal.code = code
+        journal.save(3)
+
+    def test_success_is_told_once(self):
+        for client in (Client(), PlainClient()):
+            bootrecords.write((1, bootrecords.PENDING_VERIFY), bootrecords.BLANK)
+            self.switched(bootrecords.HERE)
+            self.start(client, version="2.0")
+            self.poll(10)
+            self.assertEqual(bootrecords.states()[0], (1, bootrecords.VALID))
+            self.assertEqual(self.progress(), [("succeeded", 100, None)])
+            self.assertEqual(self.sent("progress")[0]["msgId"], "m1")
+
+    def test_failure_is_told_once_though_its_boot_record_is_gone(self):
+        # The power went while the boot loader wrote that record.
+        bootrecords.write((1, bootrecords.VALID), bootrecords.BLANK)
+        self.switched(bootrecords.OTHER, 461)
+        self.start()
+        self.poll(6)
+        self.assertEqual(self.progress(), [("failed", 0, 461)])
+        self.assertEqual(self.sent("progress")[0]["msgId"], "m1")
+        self.start()
+        self.poll(6)
+        self.assertEqual(self.progress(), [])
+
+    def test_boot_record_that_cannot_be_erased_is_423(self):
+        class Worn:
+            def ioctl(self, op, sector):
+                raise OSError(-24577)
+
+        slot = sys.modules["ota.slot"]
+        records = slot.records
+        self.ready()
+        slot.records = lambda: [(bootrecords.ABORTED, bootrecords.OTHER, Worn(), 1)]
+        try:
+            self.command()
+            self.poll(5)
+        finally:
+            slot.records = records
+        self.assertEqual(self.progress(), [("failed", 0, 423)])
+        self.assertEqual(self.net.sockets, [])
 
 
 class OutboxTests(AgentCase):

@@ -59,10 +59,10 @@ class Factory:
 class RecordCase(unittest.TestCase):
     def setUp(self):
         self._records = boot.read()
-        self._running = slot.running
+        self._kept = slot.running, slot.records
 
     def tearDown(self):
-        slot.running = self._running
+        slot.running, slot.records = self._kept
         slot.Partition = Partition
         boot.write(*self._records)
 
@@ -138,6 +138,18 @@ class OpenTests(RecordCase):
                 self.fail("no error")
             except OTAError as e:
                 self.assertEqual(e.code, 423, raises)
+
+    def test_record_that_cannot_be_erased_is_423(self):
+        class Worn:
+            def ioctl(self, op, sector):
+                raise OSError(-24577)
+
+        slot.records = lambda: [(boot.ABORTED, boot.OTHER, Worn(), 1)]
+        try:
+            slot.Slot()
+            self.fail("no error")
+        except OTAError as e:
+            self.assertEqual(e.code, 423)
 
     def test_which_records_go(self):
         valid = (1, boot.VALID)

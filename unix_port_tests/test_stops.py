@@ -4,10 +4,15 @@ Tests of ota/agent.py: downloads that are cancelled, run out of memory, or whose
 Source of the expected values: "Messages", "Device rules" and codes in docs/protocol.md.
 """
 
+import sys
+
 import bootrecords
+import images
 from agents import AgentCase
-from fakes import END, data, forget
-from files import File
+from fakes import END, Reset, data, forget
+from files import File, Image
+
+from ota.journal import Journal
 
 _BLOCK = 4096
 
@@ -124,6 +129,11 @@ class DestroyTests(StopCase):
         agent.destroy()
         self.assertFalse(agent.fetch_finish())
 
+    def test_download_that_it_stops_has_not_ended_either(self):
+        self.download()
+        self.agent.destroy()
+        self.assertFalse(self.agent.fetch_finish())
+
     def test_silent_one_that_waits(self):
         self.ready()
         self.command(policy="silent")
@@ -150,6 +160,30 @@ class MemoryTests(StopCase):
         self.poll(3)
         self.assertEqual(self.progress()[-1][2], 436)
         self.assertTrue(self.net.sockets[-1].closed)
+
+    def test_no_room_after_the_switch_is_no_failure(self):
+        module = sys.modules["ota.agent"]
+        encode = module.encode
+
+        def short(msg_id, data, code=None):
+            if data.get("status") == "burning":
+                raise MemoryError
+            return encode(msg_id, data, code)
+
+        file = Image(bytes(images.application(640)))
+        self.ready()
+        self.serve(file.row(0) + file.row(512))
+        self.command(sign=file.sign, size=640)
+        module.encode = short
+        try:
+            self.poll(3)
+            self.assertEqual(self.progress()[-1], ("verifying", 96, None))
+            with self.assertRaises(Reset):
+                self.poll(2)
+        finally:
+            module.encode = encode
+        found = Journal().load()
+        self.assertEqual((found.state, found.code), (3, 0))
 
     def test_trial_goes_on_after_it_ran_out_of_memory(self):
         bootrecords.write((1, bootrecords.PENDING_VERIFY), bootrecords.BLANK)

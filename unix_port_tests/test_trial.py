@@ -50,6 +50,12 @@ class VersionTests(TrialCase):
             self.running = images.head(version=text.encode())
             self.assertEqual(self.version(), text)
 
+    def test_descriptor_that_is_no_text(self):
+        self.running = images.head(version=b"\xff\xfe1")
+        self.assertEqual(self.version(), "0.9")
+        self.journal.v16 = _BUILD + "1.3"
+        self.assertEqual(self.version(), "1.3")
+
     def test_noted_for_another_build(self):
         for build in ("", "a0a1a2a3a4a5a6a8", "00a1a2a3a4a5a6a7", _BUILD[:15]):
             self.journal.v16 = build + "1.3" if build else ""
@@ -136,6 +142,13 @@ class BeginTests(TrialCase):
     def test_rolled_back_from_the_only_record(self):
         self.assertFalse(self.begins(((2, boot.ABORTED), boot.BLANK)))
         self.assertEqual(self.remembered(), (DONE, 460))
+
+    def test_trial_that_failed_counts_without_its_boot_record(self):
+        # The power went while the boot loader wrote it.
+        for records in (((1, boot.VALID), boot.BLANK), (boot.BLANK, boot.BLANK)):
+            for code in (461, 462, 463):
+                self.assertFalse(self.begins(records, code=code), records)
+                self.assertEqual(self.remembered(), (DONE, code), records)
 
     def test_soft_reset_before_the_boot_loader_ran(self):
         self.assertEqual(self.begins(((1, boot.VALID), (2, boot.NEW))), "restart")
