@@ -63,7 +63,7 @@ def test_statuses_come_in_the_order_of_the_protocol(bench, images):
 
 
 def test_progress_is_told_by_the_settings_and_never_falls(make_bench, images):
-    bench = make_bench(throttle=400_000)
+    bench = make_bench(throttle=100_000)
     main = app("progress_percent=10, progress_s=0")
     bench.device(images("1.0.0", app=main))
     assert bench.result(bench.offer(images("1.1.0"), "1.1.0")) == succeeded("1.1.0")

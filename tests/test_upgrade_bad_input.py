@@ -122,7 +122,7 @@ COMMANDS = {
     "a line's end in the URL": ("414", with_data(url="http://127.0.0.1/a\r\nX: y")),
     "URL is too long": ("414", with_data(url="http://127.0.0.1/" + "a" * 1024)),
     "20 KB": ("410", lambda case: case.command(note="x" * 20_000)),
-    "8 KB of something": ("410", lambda case: "x" * 8000),
+    "15 KB of something": ("410", lambda case: "x" * 15_000),
 }
 
 
@@ -220,6 +220,7 @@ SERVERS = {
     "206 for what was no range": (431, 2, answer("206 Partial Content", b"x", "Content-Range: x")),
     "silent": (430, 2, silent),
     "silent in the body": (432, 2, ranged(b"\xe9" * 1000, SIZE, silent=True)),
+    "ends in the body, knows no ranges": (433, 2, answer("200 OK", b"\xe9" * 1000, size=SIZE)),
     "closes at once": (431, 2, lambda sock, request: None),
     "no HTTP": (431, 2, lambda sock, request: sock.sendall(b"SSH-2.0-OpenSSH\r\n")),
     "headers without end": (431, 2, endless_headers),
