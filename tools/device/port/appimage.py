@@ -3,9 +3,10 @@ Is this a bootable application image? The verdict of ESP-IDF's own code, in `set
 boot loader.
 
 Reads the slot piece by piece through one small buffer. It accepts what the chip accepts: no
-segments at all, bytes after the end, two equal flips in an image without a hash. Not modelled: the
-boot loader's refusal of a segment that it would load over itself. Source: ESP-IDF
-esp_image_format.c (image_load), bootloader_common_loader.c (check_chip_validity).
+segments at all, bytes after the end, two equal flips in an image without a hash. The boot loader
+is stricter in one thing: it refuses a segment that it would load over itself. Source: ESP-IDF
+esp_image_format.c (image_load, verify_load_addresses), bootloader_common_loader.c
+(check_chip_validity); addresses: the ESP32's soc.h and bootloader.ld.
 """
 
 import struct
@@ -27,20 +28,34 @@ _LENGTH = const(0x1000000)  # 16 MiB: flash address space
 _DESCRIPTION = const(256)  # sizeof(esp_app_desc_t), in front of the first segment
 _CHUNK = const(1024)
 
+_LOADED = const(0x10000000)  # padding has a lower load address, and is not loaded
+# Where the boot loader may put a segment: the RAM but for its stack (top: 0x3FFE3F20) and 32 KiB
+# under it, its data (0x3FFF0000 on), what lies between (as instructions it is out of the range
+# below), its text (0x40078000 on). The chip counts the 32 KiB from the stack pointer, a bit lower.
+_FREE = (
+    (0x3FF80000, 0x3FF82000),  # RTC fast memory, as data
+    (0x3FFAE000, 0x3FFDBF20),  # data
+    (0x3FFF6000, 0x40000000),
+    (0x40080000, 0x400AA000),  # instructions
+    (0x400C0000, 0x400C2000),  # RTC fast memory, as instructions
+    (0x50000000, 0x50002000),  # RTC slow memory
+)
 
-def verify(flash, offset, size):
+
+def verify(flash, offset, size, loading=False):
     """
     True when the partition of `size` bytes at `offset` holds an image that may boot.
 
-    flash: Flash; its generation counts. Raises nothing, whatever lies there.
+    flash: Flash; its generation counts. loading: as the boot loader judges, which puts segments
+    into the RAM; else as `set_boot()` does. Raises nothing, whatever lies there.
     """
     try:
-        return _verify(flash, offset, size)
+        return _verify(flash, offset, size, loading)
     except OSError:  # a length that leads past the end of the chip
         return False
 
 
-def _verify(flash, offset, size):
+def _verify(flash, offset, size, loading):
     header = flash.read(offset, 24)
     magic, segments = header[0], header[1]
     chip, _, least, greatest = struct.unpack_from("<HBHH", header, 12)
@@ -61,6 +76,8 @@ def _verify(flash, offset, size):
         if length % 4 or length >= _LENGTH or (_mapped(load) and (at ^ load) & 0xFFFF):
             return False
         if i == 0 and length < _DESCRIPTION and flash.generation != "5.5":
+            return False
+        if loading and length and not _loadable(load, load + length):
             return False
         while length:
             piece = buf[: min(length, _CHUNK)]
@@ -84,6 +101,13 @@ def _verify(flash, offset, size):
 def _mapped(load):
     # Read through the cache, so the 64 KiB pages must lie right. ESP32: data, instructions.
     return 0x3F400000 <= load < 0x3F800000 or 0x400D0000 <= load < 0x40400000
+
+
+def _loadable(load, end):
+    # Mapped segments and padding stay where they are.
+    if load < _LOADED or _mapped(load):
+        return True
+    return any(low <= load and end <= high for low, high in _FREE)
 
 
 def _fold(sums):

@@ -39,14 +39,14 @@ def boot(flash):
     # The selected one, then backwards down to factory, then forwards.
     for at in list(range(index, _FACTORY - 1, -1)) + list(range(index + 1, count)):
         row = slots.get(at)
-        if row and at < count and appimage.verify(flash, row[3], row[4]):
+        if row and at < count and appimage.verify(flash, row[3], row[4], loading=True):
             if initial and at != _FACTORY:
                 entry = bytearray(b"\xff" * 32)
                 otadata.set_state(entry, otadata.VALID)
                 otadata.set_seq(entry, at + 1)
                 _write(flash, 0, entry)
             return row[0]
-    if test and appimage.verify(flash, test[3], test[4]):
+    if test and appimage.verify(flash, test[3], test[4], True):
         return test[0]
     return None
 
