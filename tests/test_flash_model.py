@@ -36,7 +36,7 @@ def path(tmp_path):
 def run(path, script, fault=""):
     """Run a script in a device process; its CompletedProcess."""
     return subprocess.run(
-        [os.environ.get("MICROPYTHON") or micropython(), "-X", "heapsize=160k", "-c", script],
+        [micropython(), "-X", "heapsize=160k", "-c", script],
         env={
             "MICROPYPATH": str(PORT),
             "OTA_SIM_FLASH": path,

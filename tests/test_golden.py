@@ -60,7 +60,7 @@ def test_micropython_gives_the_same_answers(generation, tmp_path):
     expected = sum(len(row["steps"]) for row in rows)
     done = subprocess.run(
         [
-            os.environ.get("MICROPYTHON") or micropython(),
+            micropython(),
             "-X",
             "heapsize=32m",
             "-c",

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.toolchain import micropython as pinned_micropython
+from tools import toolchain
 
 from .console import Console
 from .port import bootloader
@@ -39,7 +39,7 @@ class Supervisor:
     """
     folder: with the flash file and the filesystem; identifier: default the folder's name;
     generation: of the boot loader, "5.5" or "6.1"; heapsize: of the interpreter; micropython:
-    its path (default: MICROPYTHON of the environment, else the pinned one); port: folder with
+    its path (default: toolchain.micropython(), with its FileNotFoundError); port: folder with
     the hardware's modules (default: port/, compiled); fault: as OTA_SIM_FAULT, see
     port/flash.py; env: more environment for the device's process; starts_per_minute: the bound
     that keeps a boot loop from eating the machine; on_line: called for each line of the
@@ -66,9 +66,7 @@ class Supervisor:
         self.identifier = identifier or self.folder.name
         self.generation = generation
         self.heapsize = heapsize
-        self.micropython = str(
-            micropython or os.environ.get("MICROPYTHON") or pinned_micropython()
-        )
+        self.micropython = str(micropython or toolchain.micropython())
         self.port = Path(port).absolute() if port else None
         self.fault = fault or os.environ.get("OTA_SIM_FAULT")
         self.env = env or {}
