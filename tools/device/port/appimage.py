@@ -28,19 +28,6 @@ _LENGTH = const(0x1000000)  # 16 MiB: flash address space
 _DESCRIPTION = const(256)  # sizeof(esp_app_desc_t), in front of the first segment
 _CHUNK = const(1024)
 
-_LOADED = const(0x10000000)  # padding has a lower load address, and is not loaded
-# Where the boot loader may put a segment: the RAM but for its stack (top: 0x3FFE3F20) and 32 KiB
-# under it, its data (0x3FFF0000 on), what lies between (as instructions it is out of the range
-# below), its text (0x40078000 on). The chip counts the 32 KiB from the stack pointer, a bit lower.
-_FREE = (
-    (0x3FF80000, 0x3FF82000),  # RTC fast memory, as data
-    (0x3FFAE000, 0x3FFDBF20),  # data
-    (0x3FFF6000, 0x40000000),
-    (0x40080000, 0x400AA000),  # instructions
-    (0x400C0000, 0x400C2000),  # RTC fast memory, as instructions
-    (0x50000000, 0x50002000),  # RTC slow memory
-)
-
 
 def verify(flash, offset, size, loading=False):
     """
@@ -104,10 +91,20 @@ def _mapped(load):
 
 
 def _loadable(load, end):
-    # Mapped segments and padding stay where they are.
-    if load < _LOADED or _mapped(load):
-        return True
-    return any(low <= load and end <= high for low, high in _FREE)
+    # May the boot loader put a segment there? Not over its stack (top: 0x3FFE3F20) and 32 KiB
+    # under it, its data (0x3FFF0000 on), what lies between (as instructions it is out of their
+    # range), its text (0x40078000 on). The chip counts the 32 KiB from the stack pointer, a bit
+    # lower. No table: that would stay in the heap.
+    return (
+        load < 0x10000000  # padding: not loaded
+        or _mapped(load)
+        or 0x3FF80000 <= load < end <= 0x3FF82000  # RTC fast memory, as data
+        or 0x3FFAE000 <= load < end <= 0x3FFDBF20  # data
+        or 0x3FFF6000 <= load < end <= 0x40000000
+        or 0x40080000 <= load < end <= 0x400AA000  # instructions
+        or 0x400C0000 <= load < end <= 0x400C2000  # RTC fast memory, as instructions
+        or 0x50000000 <= load < end <= 0x50002000  # RTC slow memory
+    )
 
 
 def _fold(sums):
