@@ -2,6 +2,7 @@
 The agent in tests: MQTT clients without a broker, and a test case that speaks for the platform.
 """
 
+import gc
 import json
 from errno import ENOTCONN
 
@@ -95,6 +96,8 @@ class AgentCase(Case):
     def start(self, client=None, **settings):
         """Starts the agent as at power on. Returns it; it said and asked nothing yet."""
         self.client = client or Client()
+        self.agent = None  # as at power on, the heap holds nothing of the one before
+        gc.collect()
         self.agent = OTA("pk", "dev", self.client, **settings)
         return self.agent
 
