@@ -68,8 +68,9 @@ def run(settings):
     agent = ota.init(settings["PRODUCT_KEY"], identifier, link)
     print("ota: version", agent.version)
     while True:
-        agent.poll()
+        # First yours: a new firmware whose application fails must not have told its version yet.
         application()
+        agent.poll()
         if not agent.is_fetching():
             time.sleep_ms(20)
 

@@ -99,7 +99,7 @@ class OTA:
     _pid = _get_id = _kept = None
     # what is at work: Command or Journal; Upgrade or Download
     _cmd = _job = None
-    _message = ""
+    _note = ""
 
     def __init__(
         self, product_key, device_name, mqtt_client, identifier=None, version="0", **settings
@@ -116,6 +116,8 @@ class OTA:
         self._client = mqtt_client
         self._phase = _READY
         self._prefix = PREFIX % (product_key, identifier)
+        # The one large buffer, made while the heap is in one piece: after weeks it may not be.
+        self.block = memoryview(bytearray(4096))
         self._queue = []
         self._out = []
         self._journal = journal = Journal().load()
@@ -148,7 +150,7 @@ class OTA:
         """
         if self._phase:
             self.cancel(_DESTROYED)  # what does not get out now, the next start reports
-            self._queue = self._out = ()
+            self._queue = self._out = self.block = ()
             if self.on_message:
                 self._client.set_callback(self.on_message)
             self._phase = self._fetched = _UNINIT
@@ -340,8 +342,7 @@ class OTA:
         item = (name, encode(msg_id, data, code), qos)
         if code or item not in self._out:
             self._out.append(item)
-        if len(self._out) > _OUTBOX_MAX:
-            self._out.pop(1)  # the first may be under way
+        del self._out[_OUTBOX_MAX:]  # what was left out is told after the next connection
         self._pump()
         return msg_id
 
@@ -363,7 +364,7 @@ class OTA:
         }
         if status == "failed":
             data["code"] = journal.code
-            data["message"] = self._message
+            data["message"] = self._note
         self._send("progress", data, status in ("succeeded", "failed"), journal.msg_id or None)
         if self._phase == _RUN:
             journal.progress = progress
@@ -463,12 +464,14 @@ class OTA:
             self._end()
             self._get_id = self._tell("get", "")
             return
-        if not self._job:
+        if self._job:
+            journal.progress = self._job.progress
+        else:
             journal.take(self._cmd, _FETCHING)
         self._kept = None
         journal.code = error.code
         journal.save(_DONE)
-        self._message = str(detail)
+        self._note = str(detail)
         self._end()
 
     def _end(self):

@@ -52,7 +52,7 @@ class Download:
 
     _raw = None
     _ranges = True
-    _tries = _hops = 0
+    _tries = _hops = progress = 0
 
     def __init__(self, ota, command, position):
         self._ota = ota
@@ -184,7 +184,7 @@ class Upgrade(Download):
     """A download into the slot. journal: Journal. Raises OTAError 423."""
 
     def __init__(self, ota, command, journal):
-        self._slot = slot = Slot()  # the big buffer first, while the heap is in one piece
+        self._slot = slot = Slot(ota.block)
         self._journal = journal
         units = 0
         if journal.sign == command.sign and journal.slot == slot.slot:  # some of it is there
@@ -204,30 +204,32 @@ class Upgrade(Download):
         while left(end):
             filled = slot.filled
             if slot.written < self._kept:
-                slot.part.readblocks(slot.written // _BLOCK, slot.block)
+                slot.part.readblocks(slot.written // _BLOCK, slot.view)
                 slot.written += _BLOCK
-                self.digest.update(slot.block)
+                self.digest.update(slot.view)
                 continue
-            n = self.readinto(slot.view[filled:] if filled else slot.view, _SLICE_MS)
             if self.size > slot.size:
                 raise OTAError(_TOO_LARGE)
-            if n < 0:
-                if self.is_right():
-                    return 96
-                if self._kept < 0 or not self.resumed:
-                    raise OTAError(_DIGEST)
+            n = self.readinto(slot.view[filled:] if filled else slot.view, _SLICE_MS)
+            if n > 0:
+                slot.add(n, self.position == self.size)
+                self.progress = slot.written * 95 // self.size
+            elif not n:
+                break
+            elif self.is_right():
+                self.progress = 96
+                break
+            elif self._kept < 0 or not self.resumed:
+                raise OTAError(_DIGEST)
+            else:
                 # It may be the fault of what was resumed: once more from zero.
                 self._kept = -1
                 slot.written = 0
                 self.rewind(0)
-            elif n:
-                slot.add(n, self.position == self.size)
-            else:
-                break
             if not slot.filled and not slot.written % _UNIT:
                 self._journal.units = slot.written // _UNIT
                 self._journal.save(_FETCHING)
-        return slot.written * 95 // (self.size or 1)
+        return self.progress
 
     def switch(self):
         """Makes the new image the one to boot. Raises OTAError 453."""

@@ -25,7 +25,7 @@ class Link(simple.MQTTClient):
 
     #: the longest wait between two tries to connect, in seconds; large enough to spread a fleet
     #: after an outage
-    back_off_max_s = 300
+    back_off_s = 300
     #: see above
     up = 0
     _wait_ms = 2000
@@ -119,5 +119,5 @@ class Link(simple.MQTTClient):
         self.up = 0
         self.unacked.clear()
         wait = self._wait_ms
-        self._wait_ms = min(wait * 2, self.back_off_max_s * 1000)
+        self._wait_ms = min(wait * 2, self.back_off_s * 1000)
         self._due = after(randrange(wait))

@@ -62,14 +62,13 @@ def records():
 
 class Slot:
     """
-    Writer of the slot that does not run. view: memoryview of the block to fill, filled: how much
-    of it is, written: how many bytes are safely in flash, size: of the slot. Raises OTAError 423
-    (no second slot).
+    Writer of the slot that does not run. view: memoryview of 4 KiB, the block to fill, filled: how
+    much of it is, written: how many bytes are safely in flash, size: of the slot. Raises OTAError
+    423 (no second slot).
     """
 
-    def __init__(self):
-        self.block = block = bytearray(_BLOCK)
-        self.view = view = memoryview(block)
+    def __init__(self, view):
+        self.view = view
         self._back = bytearray(_PART)
         self._parts = parts = []
         for at in range(0, _BLOCK, _PART):
@@ -103,7 +102,7 @@ class Slot:
         self.filled = filled = self.filled + n
         if filled < _BLOCK and not last:
             return
-        image = self.block
+        image = self.view
         for i in range(filled, _BLOCK):
             image[i] = 0xFF
         if not self.written:

@@ -96,7 +96,11 @@ class AgentCase(Case):
     def start(self, client=None, **settings):
         """Starts the agent as at power on. Returns it; it said and asked nothing yet."""
         self.client = client or Client()
-        self.agent = None  # as at power on, the heap holds nothing of the one before
+        # As at power on: the heap holds nothing of the one before, though a test may still name it.
+        before = getattr(self, "agent", None)
+        if before:
+            before.block = None
+        self.agent = before = None
         gc.collect()
         self.agent = OTA("pk", "dev", self.client, **settings)
         return self.agent

@@ -25,6 +25,7 @@ class Settings:
     tries = 5
     stall_s = 30
     total_s = 3600
+    block = memoryview(bytearray(4096))
 
 
 def head(status, *lines):

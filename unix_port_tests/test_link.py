@@ -146,7 +146,7 @@ class LinkTests(Case):
         )
 
     def test_back_off_bound_is_a_setting(self):
-        self.link.back_off_max_s = 3
+        self.link.back_off_s = 3
         for _ in range(4):
             self.link.check_msg()
             self.clock.advance(300000)

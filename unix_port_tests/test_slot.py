@@ -77,7 +77,7 @@ class Watched:
 class SlotCase(unittest.TestCase):
     def setUp(self):
         self._records = boot.read()
-        self.writer = slot.Slot()
+        self.writer = slot.Slot(memoryview(bytearray(4096)))
         self.partition = self.writer.part
 
     def tearDown(self):

@@ -106,7 +106,7 @@ class RecordTests(RecordCase):
 
     def test_record_that_set_boot_wrote(self):
         boot.write((1, boot.VALID), boot.BLANK)
-        writer = slot.Slot()
+        writer = slot.Slot(memoryview(bytearray(4096)))
         writer.view[:640] = images.application(640)
         writer.add(640, True)
         writer.part.set_boot()
@@ -122,7 +122,7 @@ class RecordTests(RecordCase):
 
 class OpenTests(RecordCase):
     def test_slot_that_does_not_run(self):
-        writer = slot.Slot()
+        writer = slot.Slot(memoryview(bytearray(4096)))
         self.assertEqual(writer.slot, boot.OTHER)
         self.assertEqual(writer.part.info()[1], boot.OTHER)
         self.assertEqual(writer.size, 0x180000)
@@ -134,7 +134,7 @@ class OpenTests(RecordCase):
             single = Single(real, raises)
             slot.running = lambda: single  # noqa: B023 (called in this round)
             try:
-                slot.Slot()
+                slot.Slot(memoryview(bytearray(4096)))
                 self.fail("no error")
             except OTAError as e:
                 self.assertEqual(e.code, 423, raises)
@@ -146,7 +146,7 @@ class OpenTests(RecordCase):
 
         slot.records = lambda: [(boot.ABORTED, boot.OTHER, Worn(), 1)]
         try:
-            slot.Slot()
+            slot.Slot(memoryview(bytearray(4096)))
             self.fail("no error")
         except OTAError as e:
             self.assertEqual(e.code, 423)
@@ -173,18 +173,18 @@ class OpenTests(RecordCase):
             ((boot.BLANK, boot.BLANK), [gone, gone]),
         ):
             boot.write(*records)
-            slot.Slot()
+            slot.Slot(memoryview(bytearray(4096)))
             self.assertEqual(boot.states(), expected, records)
 
     def test_running_record_stays_whatever_boots(self):
         for state in (boot.NEW, boot.PENDING_VERIFY, boot.VALID, boot.UNDEFINED):
             for other in ((4, boot.VALID), (4, boot.ABORTED), (2, boot.VALID)):
                 boot.write(other, (3, state))
-                slot.Slot()
+                slot.Slot(memoryview(bytearray(4096)))
                 self.assertEqual(boot.states()[1], (3, state), (state, other))
 
     def test_torn_record_stays(self):
         torn = boot.entry(2, boot.ABORTED, crc=0x4743989A)
         boot.write((1, boot.VALID), torn)
-        slot.Slot()
+        slot.Slot(memoryview(bytearray(4096)))
         self.assertEqual(boot.read()[1], torn)
