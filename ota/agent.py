@@ -136,6 +136,7 @@ class OTA:
             for name in ("upgrade", "get_reply"):
                 mqtt_client.subscribe(self._prefix + name, 1)
         except Exception:  # umqtt's own exceptions have no common class
+            self.destroy()
             raise OTAError(_MQTT)
         if not hasattr(mqtt_client, "up"):
             self.connected()
@@ -157,13 +158,35 @@ class OTA:
 
     __exit__ = destroy
 
-    def cancel(self, code=_CANCELLED):
+    def cancel(self, code=_CANCELLED, detail=0):
         """
-        Stops a download or a waiting upgrade, and reports it with code. Nothing to stop: nothing
-        happens.
+        Stops a download or a waiting upgrade, and reports it with code (and the errno or HTTP
+        status behind it): so ends one that failed, too. Nothing to stop: nothing happens.
         """
-        if _READY < self._phase < _TRIAL:
-            self._fail(OTAError(code))
+        if not _READY < self._phase < _TRIAL:
+            return
+        journal = self._journal
+        if (
+            self._phase == _RUN
+            and detail in (401, 403, 410)
+            and self._job.position
+            and not self._kept
+        ):
+            # The URL ran out. Once, the platform is asked for a new one, and its answer takes this
+            # up.
+            self._kept = journal.sign
+            self._end()
+            self._get_id = self._tell("get", "")
+            return
+        if self._job:
+            journal.progress = self._job.progress
+        else:
+            journal.take(self._cmd, _FETCHING)
+        self._kept = None
+        journal.code = code
+        journal.save(_DONE)
+        self._note = str(detail)
+        self._end()
 
     def report_progress(self, status, progress):
         """
@@ -202,7 +225,7 @@ class OTA:
         """
         end = after(timeout_s * 1000)
         self._handle()
-        if self._phase == _BEGIN:
+        if self._phase == _BEGIN and self._journal.state != _DONE:
             from .download import Download
 
             self._journal.take(self._cmd, _FETCHING)
@@ -220,7 +243,7 @@ class OTA:
                 if n or not left(end):
                     return n
         except OTAError as e:
-            self._fail(e)
+            self.cancel(e.code, e.detail)
             return -e.code
 
     def get_firmware_info(self, version, product_key=None, identifier=None):
@@ -249,17 +272,17 @@ class OTA:
         client.check_msg()
         session = getattr(client, "up", 1)
         if session and session != self._up:
-            self._up = session
             self._pid = None
             self.connected()
-        try:
-            self._handle()
-            if left(end):
+            self._up = session
+        self._handle()
+        if left(end):
+            try:
                 self._work()
-        except MemoryError:
-            self.cancel(_MEMORY)
-        except OTAError as e:
-            self._fail(e)
+            except MemoryError:
+                self.cancel(_MEMORY)
+            except OTAError as e:
+                self.cancel(e.code, e.detail)
 
     def connected(self):
         """
@@ -312,8 +335,10 @@ class OTA:
         if phase >= _BEGIN:
             if self._cmd.version != command.version:
                 return _PENDING if phase == _TRIAL else _BUSY
-            if phase > _BEGIN and not asked:
-                journal.msg_id = command.msg_id  # so that a copy of it will not be new
+            if phase == _BEGIN:
+                journal = self._cmd
+            if not asked:  # so that a copy of it will not be new
+                journal.msg_id = command.msg_id
             return _ACCEPTED
         if journal.code and (
             command.msg_id == journal.msg_id or asked and command.sign == journal.sign
@@ -406,7 +431,7 @@ class OTA:
         late = not left(self.due)
         if phase == _TRIAL:
             if self._trial(self, journal, self._told):
-                self._told = False
+                self._told = self._kept = None
                 self._end()
                 self.connected()
         elif phase == _LEAVE:
@@ -430,7 +455,7 @@ class OTA:
             if phase == _ASK and late:
                 self.due = after(_ASK_MS)
                 if not self.on_silent:
-                    if journal.state != _WAITING:
+                    if journal.msg_id != command.msg_id:
                         journal.take(command, _WAITING)
                 elif self.on_silent(command) and self._cmd:
                     self._phase = _BEGIN
@@ -448,31 +473,6 @@ class OTA:
         self._job = job
         self._fetched = False
         self._report("downloading", 0)
-
-    def _fail(self, error):
-        journal = self._journal
-        detail = error.detail
-        if (
-            self._phase == _RUN
-            and detail in (401, 403, 410)
-            and self._job.position
-            and not self._kept
-        ):
-            # The URL ran out. Once, the platform is asked for a new one, and its answer takes this
-            # up.
-            self._kept = journal.sign
-            self._end()
-            self._get_id = self._tell("get", "")
-            return
-        if self._job:
-            journal.progress = self._job.progress
-        else:
-            journal.take(self._cmd, _FETCHING)
-        self._kept = None
-        journal.code = error.code
-        journal.save(_DONE)
-        self._note = str(detail)
-        self._end()
 
     def _end(self):
         # Nothing is at work any more.

@@ -49,10 +49,13 @@ def begin(ota, journal, default):
     version = None
     try:
         version = image[48:80].decode().rstrip("\0")
+    except Exception:  # no text: a start must not fail for it
+        pass
+    try:
         import firmware
 
         version = firmware.VERSION
-    except Exception:  # none, or a descriptor that is no text: a start must not fail for it
+    except Exception:  # none
         pass
     sys.path[:] = path
     noted = getattr(journal, "v%d" % here, "")
@@ -121,5 +124,7 @@ def step(ota, journal, told):
         return True
     if late:
         journal.code = code
-        journal.save(journal.state)
-        machine.reset()
+        try:
+            journal.save(journal.state)
+        finally:
+            machine.reset()

@@ -115,15 +115,9 @@ def test_image_of_another_version_than_announced_is_rolled_back(bench, images):
     ("line", "cause"), [("1 / 0", HARD_RESET), ("while True: pass", WDT_RESET)]
 )
 def test_application_that_breaks_at_once_is_rolled_back(bench, images, line, cause):
-    device = bench.device(images("1.0.0"))
+    bench.device(images("1.0.0"))
     main = app("", ("        application()\n", f"        {line}\n"))
-    bench.offer(images(BAD, app=main), BAD)
-    until(lambda: len(device.boots) == 2)
-    if cause == WDT_RESET:
-        let_watchdog_bite(device)
-    bench.hear("progress", "failed .* 460")
-    bench.hear("version", "1.0.0", after=1)
-    assert trials(device) == 1
+    roll_back(bench, images(BAD, app=main), cause)
 
 
 def test_retained_command_for_a_broken_image_is_tried_once_for_each_msg_id(bench, images):
