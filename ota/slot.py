@@ -67,15 +67,15 @@ class Slot:
     423 (no second slot).
     """
 
+    filled = written = 0
+
     def __init__(self, view):
         self.view = view
         self._back = bytearray(_PART)
         self._parts = parts = []
         for at in range(0, _BLOCK, _PART):
             parts.append(view[at : at + _PART])
-        self.filled = self.written = 0
         own = running()
-        self._own = head(own)
         try:
             self.part = partition = own.get_next_update()
             _, slot, _, self.size, _, _ = partition.info()
@@ -112,7 +112,7 @@ class Slot:
                 raise OTAError(_NO_APPLICATION)
             if image[32:36] != b"\x32\x54\xcd\xab":
                 raise OTAError(_COMBINED)
-            if image[12:14] != self._own[12:14]:
+            if image[12:14] != head(running())[12:14]:
                 raise OTAError(_OTHER_CHIP)
         block = self.written // _BLOCK
         partition = self.part
