@@ -100,7 +100,7 @@ _WORDS = {
     ),
     "MEMORY": (
         "The device ran out of memory.",
-        "Free memory before the upgrade: the download needs two buffers, and a connection.",
+        "Free memory before the upgrade: the download needs its own code, and a connection.",
     ),
     "TOO_SLOW": (
         "The download did not end in the time allowed for all of it.",
@@ -147,8 +147,8 @@ _WORDS = {
         "Ask is_fetching() first.",
     ),
     "MQTT": (
-        "The MQTT client could not subscribe or publish; the detail is its errno.",
-        "Connect the client again. What was to be sent is kept.",
+        "The MQTT client could not subscribe.",
+        "Connect the client, then call init again; or use ota.Link, which connects by itself.",
     ),
 }
 
