@@ -192,6 +192,19 @@ def test_hard_reset_stops_the_watchdog_soft_reset_does_not(device):
     assert [cause for _, cause in device.boots] == [1, 2, 5, 3]
 
 
+def test_deep_sleep_stops_the_watchdog(device):
+    device.put("boot.py", "import machine, time\nCAUSE = machine.reset_cause()")
+    device.put(
+        "order",
+        "with open('order', 'w') as f: f.write(order)\n"  # for the next start too
+        "if CAUSE == 1: machine.WDT(timeout=300); machine.deepsleep(600)\n"
+        "time.sleep_ms(300)\n"
+        "print('end')",
+    )
+    device.start().wait("^end")
+    assert [cause for _, cause in device.boots] == [1, 4]
+
+
 def test_watchdog_refuses_a_wrong_timeout(device):
     device.put("order", "machine.WDT(timeout=2**31)")
     device.start().wait("ValueError: WDT timeout")

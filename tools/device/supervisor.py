@@ -178,8 +178,8 @@ class Supervisor:
                     return None
                 write_rtc(self._path, {"running": label, "cause": cause})
                 self._console.add(f"[simulator] {label} starts, cause {cause}")
+                self.state, self.running = ON, label  # before it can say a word
                 self._process = self._launch(flash, label)
-                self.state, self.running = ON, label
                 return self._process
             finally:
                 flash.close()
@@ -190,6 +190,8 @@ class Supervisor:
         if not rtc:  # the power was away, also when the process says so by itself
             self._forget()
         if "wake" in rtc:  # a soft reset, or the end of deep sleep: no boot loader
+            if rtc["cause"] == DEEPSLEEP_RESET:  # it stops the watchdog, a soft reset does not
+                self._beside("wdt").unlink(missing_ok=True)
             return rtc["running"], rtc["cause"]
         # Who dies without a word has crashed; MicroPython tells that as a hard reset.
         cause = HARD_RESET if "running" in rtc else rtc.get("cause", PWRON_RESET)
