@@ -14,7 +14,6 @@ from .archive import Source
 from .build import build
 
 SIZE = 1_572_864 - 65_536  # bytes: what MicroPython's firmware comes to, in a slot of 1.5 MiB
-PROJECT = "micropython"
 
 
 def modules(version: str, app: Source | None = None, lib: Path | None = None) -> dict[str, Source]:

@@ -35,7 +35,6 @@ except ImportError:  # CPython
         return value
 
 
-SECTOR = 4096
 SIZE = 4 * 1024 * 1024
 
 _SECTOR = const(4096)

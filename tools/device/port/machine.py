@@ -3,7 +3,7 @@ The ESP32's `machine`, as far as an upgrade needs it: resets and their causes, t
 clock's setting.
 
 A reset writes its cause to the RTC memory and ends the process at once. The supervisor
-(tools/device/device.py) runs the boot loader and starts the next one; without it the next
+(tools/device/supervisor.py) runs the boot loader and starts the next one; without it the next
 process that imports `esp32` does so. Source: ports/esp32/modmachine.c, machine_wdt.c,
 machine_rtc.c.
 """

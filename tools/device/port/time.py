@@ -14,8 +14,7 @@ import sys
 import utime as _host  # with the u, the builtin one is found
 from micropython import const
 
-_PERIOD = const(0x40000000)
-_MASK = const(0x3FFFFFFF)
+_MASK = const(0x3FFFFFFF)  # ticks wrap at 2**30
 _HALF = const(0x20000000)
 _DAYS_TO_2000 = const(730425)  # from 1 March of the year 0
 _EPOCH = const(946684800)  # 2000 in the host's count
