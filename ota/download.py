@@ -1,5 +1,5 @@
 """
-One upgrade, from the first byte to the switch, in slices; loaded while it runs, dropped with it.
+One upgrade, from the first byte to the switch, in slices; loaded when the first one starts.
 
 Download: the body of a URL, byte after byte in order, whatever the connection does: resumes by
 Range, tries again, gives up in time, the digest running along. Upgrade: from there into the slot.
@@ -235,7 +235,7 @@ class Upgrade(Download):
         """Makes the new image the one to boot. Raises OTAError 453."""
         slot = self._slot
         journal = self._journal
-        # For an image that does not tell its version, see trial.running_version.
+        # For an image that does not tell its version, see trial.begin.
         build = hexlify(head(slot.part)[176:184]).decode()
         setattr(journal, "v%d" % slot.slot, build + self._cmd.version)
         journal.save(_SWITCHING)
