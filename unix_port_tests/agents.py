@@ -96,7 +96,7 @@ class AgentCase(Case):
     def start(self, client=None, **settings):
         """Starts the agent as at power on. Returns it; it said and asked nothing yet."""
         self.client = client or Client()
-        # As at power on: the heap holds nothing of the one before, though a test may still name it.
+        # As at power on: nothing of the one before is on the heap, though a test may name it.
         before = getattr(self, "agent", None)
         if before:
             before.block = None
