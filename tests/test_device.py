@@ -341,6 +341,13 @@ def test_commands_make_and_show_a_device(tmp_path, capsys):
     assert Path(folder, "fs", "boot.py").read_text() == "pass"
     assert cli.main(["info", folder]) == 0
     assert "frozen: 2 modules" in capsys.readouterr().out
+    flash = Path(folder, "flash.bin").read_bytes()
+    assert cli.main(["create", folder, image]) == 1  # what is there is not wiped by a slip
+    assert "--force" in capsys.readouterr().err
+    assert Path(folder, "flash.bin").read_bytes() == flash
+    assert not Path(folder, "fs", "main.py").exists()
+    assert cli.main(["create", folder, image, "--force"]) == 0
+    assert not Path(folder, "fs", "boot.py").exists()
     assert cli.main(["info", str(tmp_path / "nowhere")]) == 1
     assert cli.main(["run", str(tmp_path / "nowhere")]) == 1
 

@@ -528,7 +528,7 @@ def test_get_on_behalf_answers_the_asker(asked, found):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"seen": None}, "inactive"),
+        ({"seen": None}, "inactive: it never reported a version"),
         ({"version": "1.1.0"}, "already at 1.1.0"),
     ],
 )

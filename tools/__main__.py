@@ -23,6 +23,8 @@ def main(argv: list[str]) -> int:
         return import_module(f"tools.{name}.cli").main(rest)
     asked = name in ("-h", "--help", "help")
     out = sys.stdout if asked else sys.stderr
+    if name and not asked:
+        print(f"no such command: {name}\n", file=out)
     print("usage: python -m tools NAME [-h] ...\n", file=out)
     for command, about in COMMANDS.items():
         print(f"  {command:10} {about}", file=out)

@@ -1,6 +1,7 @@
 """python -m tools device: make a simulated ESP32, run it, look into it; replay real traces."""
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -13,15 +14,21 @@ from . import replay
 from .device import Device
 from .port import otadata
 
+_GENERATIONS = ("5.5", "6.1")
 _STATES = {0: "new", 1: "pending", 2: "valid", 3: "invalid", 4: "aborted"}
 
 
 def _device(args: argparse.Namespace, **options) -> Device:
+    if args.idf not in _GENERATIONS:
+        raise ValueError(f"OTA_SIM_IDF={args.idf}: the boot loader is one of {_GENERATIONS}")
     return Device(args.folder, generation=args.idf, **options)
 
 
 def _create(args: argparse.Namespace) -> int:
-    device = _device(args).create(args.image)
+    device = _device(args)
+    if device.flash_path.exists() and not args.force:
+        raise FileExistsError(f"{device.flash_path} is there already: another folder, or --force")
+    device.create(args.image)
     for text in args.put:
         name, _, file = text.partition("=")
         device.put(name if file else Path(name).name, Path(file or name))
@@ -79,8 +86,14 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about)
         command.set_defaults(run=run)
         command.add_argument("folder", type=Path, help="of the device")
-        command.add_argument("--idf", choices=("5.5", "6.1"), default="5.5", help="boot loader")
+        command.add_argument(
+            "--idf",
+            choices=_GENERATIONS,
+            default=os.environ.get("OTA_SIM_IDF") or "5.5",
+            help="boot loader (default: OTA_SIM_IDF, else 5.5)",
+        )
         if name == "create":
+            command.add_argument("--force", action="store_true", help="wipe the one that is there")
             command.add_argument("image", type=Path, help="application image for ota_0")
             command.add_argument(
                 "--put",

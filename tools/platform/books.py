@@ -72,7 +72,7 @@ class Books:
     def left_out(self, device: Device, firmware: Firmware) -> str:
         """Why this device cannot take part in a new batch; "" = it can."""
         if device.seen is None:
-            return "inactive"
+            return "inactive: it never reported a version"
         if device.version == firmware.version:
             return f"already at {firmware.version}"
         for task in self.tasks_of(device):
