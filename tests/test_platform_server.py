@@ -247,7 +247,10 @@ def test_devices_that_are_away_or_done_are_left_out(stage):
     stage.join("d2", "1.1.0")
     platform.add_device("pk", "d3")
     begun = platform._do(lambda: platform.platform.engine.upgrade(firmware))
-    assert begun["left_out"] == {"d2": "already at 1.1.0", "d3": "inactive: it never reported a version"}
+    assert begun["left_out"] == {
+        "d2": "already at 1.1.0",
+        "d3": "inactive: it never reported a version",
+    }
     assert [row.device for row in platform.status(begun["batch"])] == ["d1"]
     with pytest.raises(PlatformError, match="d1: in batch 1"):
         platform.upgrade(firmware)
