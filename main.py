@@ -67,10 +67,19 @@ def run(settings):
     )
     agent = ota.init(settings["PRODUCT_KEY"], identifier, link)
     print("ota: version", agent.version)
+    alone = time.ticks_ms()  # since when; None = it was connected, or has been told
     while True:
         # First yours: a new firmware whose application fails must not have told its version yet.
         application()
         agent.poll()
+        if link.up:
+            alone = None
+        elif alone is not None and time.ticks_diff(time.ticks_ms(), alone) > 15000:
+            alone = None
+            print(
+                "main.py: no connection to %s:%d yet, going on trying." % (link.server, link.port)
+            )
+            print("main.py: are IDENTIFIER and DEVICE_SECRET those that the platform gave out?")
         if not agent.is_fetching():
             time.sleep_ms(20)
 

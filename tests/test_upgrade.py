@@ -196,3 +196,10 @@ def test_devices_of_a_batch_upgrade_side_by_side(bench, images):
         bench.device(images("1.0.0"), name, generation="6.1" if name == "pump" else "5.5")
     assert bench.result(bench.offer(images("1.1.0"), "1.1.0", names)) == 2 * succeeded("1.1.0")
     assert [device.running for device in bench.devices] == ["ota_1", "ota_1"]
+
+
+def test_device_that_cannot_log_in_says_what_to_look_at(bench, images):
+    hasty = app("", ("> 15000", "> 500"), ('settings["DEVICE_SECRET"]', '"wrong"'))
+    device = bench.device(images("1.0.0", app=hasty), seen=False)
+    device.wait(rf"main.py: no connection to 127.0.0.1:{bench.wire.port} yet")
+    device.wait("main.py: are IDENTIFIER and DEVICE_SECRET those")
