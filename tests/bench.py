@@ -22,7 +22,6 @@ PRODUCT = "pk1"
 LAMP = "lamp"
 SIZE = 256 * 1024  # bytes of an image: four notes in the journal, and quick
 BLOCK, UNIT = 4096, 65536  # bytes: what is written at a time; what is noted in the journal
-GENERATIONS = ("5.5", "6.1")
 PATIENCE = 60  # seconds: no figure, only an end for what never comes
 WDT_RESET = 3  # machine.WDT_RESET
 _WDT_MS = 120_000  # as boot.py says

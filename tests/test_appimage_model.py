@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import pytest
 
-from tools.device.layout import OTA_4MIB, table_bytes
+from tools.device.layout import GENERATIONS, OTA_4MIB, table_bytes
 from tools.device.port import appimage
 from tools.device.port.flash import Flash
 from tools.device.trace import Device
@@ -105,7 +105,7 @@ def test_a_segment_over(why, load, length, loaded):
     assert appimage.verify(chip, SLOT, 2 * SIZE, loading=True) is loaded, why
 
 
-@pytest.mark.parametrize("generation", ["5.5", "6.1"])
+@pytest.mark.parametrize("generation", GENERATIONS)
 def test_a_combined_file_passes_set_boot_and_does_not_boot(generation, tmp_path):
     good = build(tmp_path / "good.bin", {"main": "print(1)"}, size=0x40000)  # code mapped, too
     combined = wrong.combined(tmp_path / "combined.bin", good, table_bytes(OTA_4MIB))

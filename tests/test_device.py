@@ -11,10 +11,10 @@ import pytest
 
 from tools.device import cli
 from tools.device.device import Device
+from tools.device.layout import GENERATIONS
 from tools.device.rom import PORT
 from tools.image.build import build
 
-GENERATIONS = ("5.5", "6.1")
 REPL = "^>>>"
 
 # The application in most tests: it tells who runs, then obeys the file `order`.

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tools.mpytest import GENERATIONS, Outcome, Runner, report
+from tools.device.layout import GENERATIONS
+from tools.mpytest import Outcome, Runner, report
 from tools.toolchain import micropython
 
 HEAD = "import sys, time, unittest\nclass Tests(unittest.TestCase):\n"

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.bench import GENERATIONS, LAMP, PATIENCE, app, in_flash, text_of, until
+from tests.bench import LAMP, PATIENCE, app, in_flash, text_of, until
+from tools.device.layout import GENERATIONS
 
 pytest_plugins = "tests.bench_fixtures"
 

@@ -7,7 +7,8 @@ flash is not fetched again.
 
 import pytest
 
-from tests.bench import BLOCK, GENERATIONS, UNIT, Bench, in_flash, settled, until
+from tests.bench import BLOCK, UNIT, Bench, in_flash, settled, until
+from tools.device.layout import GENERATIONS
 from tools.image.firmware import SIZE as WHOLE
 
 pytest_plugins = "tests.bench_fixtures"

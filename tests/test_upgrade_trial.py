@@ -5,7 +5,8 @@ why, and is not talked into trying the same again.
 
 import pytest
 
-from tests.bench import GENERATIONS, WDT_RESET, app, let_watchdog_bite, until
+from tests.bench import WDT_RESET, app, let_watchdog_bite, until
+from tools.device.layout import GENERATIONS
 from tools.image.archive import compiled
 from tools.toolchain import ROOT
 

@@ -19,14 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.device.layout import make_flash
+from tools.device.layout import GENERATIONS, make_flash
 from tools.device.port.flash import read_counters
 from tools.image.build import build
 from tools.toolchain import LIB, ROOT, compile_mpy, micropython
 
 TESTS = ROOT / "unix_port_tests"
 PORT = ROOT / "tools" / "device" / "port"
-GENERATIONS = ("5.5", "6.1")
 HEAP = "160k"  # of a 64-bit process: about what an ESP32 has free
 HEAP_OF_SOURCES = "320k"  # where the compiler works in it too
 DEADLINE_S = 120

@@ -12,15 +12,15 @@ from tools.image.build import DESCRIPTOR, DESCRIPTOR_MAGIC
 
 from . import replay
 from .device import Device
+from .layout import GENERATIONS
 from .port import otadata
 
-_GENERATIONS = ("5.5", "6.1")
 _STATES = {0: "new", 1: "pending", 2: "valid", 3: "invalid", 4: "aborted"}
 
 
 def _device(args: argparse.Namespace, **options) -> Device:
-    if args.idf not in _GENERATIONS:
-        raise ValueError(f"OTA_SIM_IDF={args.idf}: the boot loader is one of {_GENERATIONS}")
+    if args.idf not in GENERATIONS:
+        raise ValueError(f"OTA_SIM_IDF={args.idf}: the boot loader is one of {GENERATIONS}")
     return Device(args.folder, generation=args.idf, **options)
 
 
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("folder", type=Path, help="of the device")
         command.add_argument(
             "--idf",
-            choices=_GENERATIONS,
+            choices=GENERATIONS,
             default=os.environ.get("OTA_SIM_IDF") or "5.5",
             help="boot loader (default: OTA_SIM_IDF, else 5.5)",
         )

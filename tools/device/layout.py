@@ -11,6 +11,8 @@ import struct
 TABLE = 0x8000  # where it lies in flash
 SIZE = 4 * 1024 * 1024
 
+GENERATIONS = ("5.5", "6.1")  # of the boot loader, as the model knows them
+
 # MicroPython's OTA table for 4 MiB: label, type, subtype, offset, size
 OTA_4MIB = (
     ("nvs", 1, 2, 0x9000, 0x4000),
