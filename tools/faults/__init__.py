@@ -1,0 +1,1 @@
+"""The fault campaign: whole upgrades of simulated devices, one thing going wrong in each."""
