@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from fcntl import ioctl
 
 _REQUEST_MAX = 16384  # bytes of a request that is read before the client is let go
-_SEND_BUFFER = 16384  # bytes; the kernel doubles it
+_SEND_BUFFER = (
+    65536  # bytes; the kernel doubles it; smaller ones now and then wait 40 ms for an ACK
+)
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 _FLUSH_S = 1  # the longest wait for the client's kernel to take what was sent
 _TICK_S = 0.001

@@ -1,0 +1,221 @@
+"""
+What a file server can do to an upgrade, and what the upgrade must come to.
+
+BEHAVIOURS is the table: name to (behaviour, expected). expected is "Succeeded", or the set of
+codes of ota/protocol.py of which the failure has one; every command tells the right size and MD5.
+Rows keep no state, so one may serve any number of cases. cut_at and its like make the behaviours
+that have a parameter; those remember what they did: a new one for each case.
+
+The device has tries=2 (three connections that bring nothing, 1 s and 2 s between them), stall_s=1,
+total_s=20, and 4 s from connect to the end of the headers. So what lasts for ever ends after 3 s;
+where it is silent before the body after 15 s; "too slow" after 20 s. An answer below 500 without a
+file ends it at once. Source: ota/download.py, ota/stream.py, docs/codes.md; RFC 9110, RFC 9112;
+the device's requests 0.10.2 speaks HTTP/1.0.
+"""
+
+import gzip
+
+from tools.faults import answers as a
+from tools.faults.answers import Behaviour, once
+from tools.faults.web import Exchange, head
+
+SUCCEEDED = "Succeeded"
+URL, NO_APPLICATION, NO_CONNECTION, HTTP_STATUS = 414, 421, 430, 431
+STALLED, LENGTH, REDIRECT, CERTIFICATE, TOO_SLOW, DIGEST = 432, 433, 434, 435, 437, 440
+
+_EVER = 1 << 30  # hops of a redirect loop
+
+
+# With a parameter. n: a byte of the file. The first connection that gets there has the fault, all
+# others have the good server.
+
+
+def cut_at(n: int) -> Behaviour:
+    """FIN in the place of byte n."""
+    return _first_at(n, Exchange.close)
+
+
+def reset_at(n: int) -> Behaviour:
+    """RST in the place of byte n, after the client's kernel got those before."""
+    return _first_at(n, Exchange.reset)
+
+
+def stall_at(n: int) -> Behaviour:
+    """In the place of byte n nothing more comes, until the client closes."""
+    return _first_at(n, Exchange.gone)
+
+
+def cut_head_at(n: int) -> Behaviour:
+    """The first connection has only n bytes of the answer's head, then FIN."""
+
+    async def behave(exchange: Exchange) -> None:
+        await exchange.send(exchange.good_head()[:n])
+
+    return once(behave)
+
+
+def drip(rate: int) -> Behaviour:
+    """A good server with so many bytes a second, in up to 20 pieces."""
+
+    async def behave(exchange: Exchange) -> None:
+        await exchange.send(exchange.good_head())
+        piece = max(rate // 20, 1)
+        for at in range(exchange.request.start, len(exchange.content), piece):
+            await exchange.send(exchange.content[at : at + piece])
+            await exchange.pause(piece / rate)
+
+    return behave
+
+
+def _first_at(n: int, end: Behaviour) -> Behaviour:
+    done = False
+
+    async def behave(exchange: Exchange) -> None:
+        nonlocal done
+        start = exchange.request.start
+        if done or not start <= n <= len(exchange.content):
+            await exchange.good()
+            return
+        done = True
+        await exchange.send(exchange.good_head() + exchange.content[start:n])
+        await end(exchange)
+
+    return behave
+
+
+# The table
+
+_LENGTH = "Content-Length: {size}"
+_CHUNKED = "Transfer-Encoding: chunked"
+_SPAN = "bytes {start}-{last}/{size}"
+_OK = b"HTTP/1.1 200 OK\r\n"
+_FINAL = ("204 No Content", "304 Not Modified", "400 Bad Request", "401 Unauthorized")
+_FINAL += ("403 Forbidden", "404 Not Found", "410 Gone", "418 I'm a teapot")
+
+BEHAVIOURS: dict[str, tuple[Behaviour, str | set[int]]] = {
+    # Good ones, in all manners
+    "200": (Exchange.good, SUCCEEDED),
+    "header names in lower case": (a.lower_case, SUCCEEDED),
+    "header names in lower case, resumed": (a.resumed(a.lower_case), SUCCEEDED),
+    "7 KiB of headers": (a.whole(_LENGTH, *[f"X-{i}: {'x' * 95}" for i in range(70)]), SUCCEEDED),
+    "no length": (a.whole(), SUCCEEDED),
+    "keep-alive, does not close": (a.stays_open, SUCCEEDED),
+    "206 of all of it, no range asked": (
+        a.whole(_LENGTH, "Content-Range: bytes 0-{last}/{size}", line="206 Partial Content"),
+        SUCCEEDED,
+    ),
+    "drips single bytes": (a.byte_by_byte, SUCCEEDED),
+    "pauses of the body": (a.short_pauses, SUCCEEDED),
+    # Statuses
+    **{line: (a.status(line), {HTTP_STATUS}) for line in _FINAL},
+    "416": (a.status("416 Range Not Satisfiable", "Content-Range: bytes */1"), {HTTP_STATUS}),
+    "416, resumed": (a.resumed(a.status("416 Range Not Satisfiable")), SUCCEEDED),
+    "500": (a.status("500 Internal Server Error"), {HTTP_STATUS}),
+    "503": (a.status("503 Service Unavailable", "Retry-After: 1"), {HTTP_STATUS}),
+    "503 once": (once(a.status("503 Service Unavailable")), SUCCEEDED),
+    "503 once, resumed": (a.second(a.status("503 Service Unavailable")), SUCCEEDED),
+    # The URL ran out: the device asks the platform for a new one, once.
+    "403 once, resumed": (a.second(a.status("403 Forbidden")), SUCCEEDED),
+    "403, resumed": (a.from_second(a.status("403 Forbidden")), {HTTP_STATUS}),
+    "404, resumed": (a.from_second(a.status("404 Not Found")), {HTTP_STATUS}),
+    "100 Continue first": (a.goes_on_after_100, {HTTP_STATUS}),
+    # Lengths
+    "short body once": (once(a.at_half(Exchange.close)), SUCCEEDED),
+    "short body": (a.at_half(Exchange.close), {LENGTH}),
+    "short body, no ranges": (a.whole(_LENGTH, body=a.half), {LENGTH}),
+    "short body, no length": (a.whole(body=a.half), {LENGTH}),
+    "short file": (a.whole("Content-Length: {sent}", body=a.half), {LENGTH}),
+    "empty file": (a.status("200 OK"), {LENGTH}),
+    "long body": (a.whole(_LENGTH, body=a.longer), SUCCEEDED),
+    "long file": (a.whole("Content-Length: {sent}", body=a.longer), {LENGTH}),
+    "long file, no length": (a.whole(body=a.longer), SUCCEEDED),
+    "negative length": (a.whole("Content-Length: -{size}"), {LENGTH}),
+    "length of 30 digits": (a.whole("Content-Length: " + "9" * 30), {LENGTH}),
+    "length is a word": (a.whole("Content-Length: many"), {HTTP_STATUS}),
+    "length is a fraction": (a.whole("Content-Length: {size}.0"), {HTTP_STATUS}),
+    "length is nothing": (a.whole("Content-Length:"), {HTTP_STATUS}),
+    "two lengths, equal": (a.whole(_LENGTH, _LENGTH), SUCCEEDED),
+    # The last one counts; the MD5 decides.
+    "two lengths, the last wrong": (a.whole(_LENGTH, "Content-Length: {wrong}"), {LENGTH}),
+    "two lengths, the first wrong": (a.whole("Content-Length: {wrong}", _LENGTH), SUCCEEDED),
+    # Chunks are not for HTTP/1.0. In lower case its library does not see them, and the file
+    # begins with the size of the first one.
+    "chunked": (a.whole(_CHUNKED, body=a.chunked), {HTTP_STATUS}),
+    "chunked, in lower case": (
+        a.whole(_CHUNKED.lower(), body=a.chunked),
+        {NO_APPLICATION, HTTP_STATUS},
+    ),
+    "chunked, bad": (a.says(head("200 OK", _CHUNKED), b"zz\r\n\xe9\r\n"), {HTTP_STATUS}),
+    "chunked, endless": (
+        a.endless(head("200 OK", _CHUNKED), b"400\r\n%s\r\n" % bytes(1024)),
+        {HTTP_STATUS},
+    ),
+    # Redirects
+    **{
+        f"redirect {code}": (a.redirect("http://127.0.0.1:{port}{path}", line=line), SUCCEEDED)
+        for code, line in a.REDIRECTS.items()
+    },
+    "redirect, no host": (a.redirect("{path}"), SUCCEEDED),
+    "redirect, in lower case": (a.redirect("{path}", name="location"), SUCCEEDED),
+    "redirect, another host": (a.redirect("http://localhost:{port}{path}"), SUCCEEDED),
+    "redirect, relative to the folder": (a.redirect("{file}"), {URL}),
+    "redirect, another scheme": (a.redirect("ftp://127.0.0.1:{port}{path}"), {URL}),
+    "redirect, https": (a.redirect("https://127.0.0.1:{port}{path}"), {CERTIFICATE}),
+    "redirect, nowhere": (a.status("302 Found"), {HTTP_STATUS}),
+    "redirect, empty": (a.status("302 Found", "Location: "), {HTTP_STATUS}),
+    "redirects, 3": (a.redirect("{path}", hops=3), SUCCEEDED),
+    "redirects, 4": (a.redirect("{path}", hops=4), {REDIRECT}),
+    "redirects, no end": (a.redirect("{path}", hops=_EVER), {REDIRECT}),
+    # Ranges
+    "206 of a part, no range asked": (
+        a.whole("Content-Range: bytes 0-0/{size}", line="206 Partial Content"),
+        {HTTP_STATUS},
+    ),
+    "206 of another range": (a.resumed(a.part("bytes {later}-{last}/{size}")), SUCCEEDED),
+    "206 of another file's size": (a.resumed(a.part("bytes {start}-{last}/{later}")), SUCCEEDED),
+    "206, size not told": (a.resumed(a.part("bytes {start}-{last}/*")), SUCCEEDED),
+    "206, range not told": (a.resumed(a.part("")), SUCCEEDED),
+    "206, body of another range": (a.resumed(a.part(_SPAN, shift=1)), SUCCEEDED),
+    "200 to a range": (a.resumed(a.whole(_LENGTH)), SUCCEEDED),
+    # Other bytes: in the first block they are no image, later the MD5 finds them.
+    "other bytes": (a.other_file(a.flipped), {NO_APPLICATION}),
+    "other bytes behind the first block": (a.other_file(a.flipped_later), {DIGEST}),
+    "other last bit": (a.other_file(a.last_bit), {DIGEST}),
+    "other bytes, resumed": (a.resumed(a.other_file(a.flipped)), SUCCEEDED),
+    "file changes": (a.from_second(a.other_file(a.flipped_later)), {DIGEST}),
+    "file changes and grows": (a.from_second(a.other_file(a.longer)), {LENGTH}),
+    "gzip": (
+        a.whole("Content-Encoding: gzip", "Content-Length: {sent}", body=gzip.compress),
+        {LENGTH},
+    ),
+    "gzip, no length": (a.whole("Content-Encoding: gzip", body=gzip.compress), {NO_APPLICATION}),
+    # No HTTP
+    "HTTP/0.9": (a.whole_without_head, {HTTP_STATUS}),
+    "another protocol": (a.says(b"SSH-2.0-x\r\n", then=Exchange.gone), {HTTP_STATUS}),
+    "status is a word": (a.says(b"HTTP/1.1 OK\r\n\r\n"), {HTTP_STATUS}),
+    "header of 64 KiB": (a.whole(_LENGTH, "X: " + "x" * 65536), {HTTP_STATUS}),
+    "headers without end": (a.endless(_OK, b"X: %s\r\n" % bytes(1000)), {HTTP_STATUS}),
+    "status without end": (a.endless(b"HTTP/1.1 200 ", b"x" * 1000), {HTTP_STATUS}),
+    "header without a colon": (a.whole("garbage", _LENGTH), {HTTP_STATUS}),
+    "header that is no UTF-8": (a.whole(_LENGTH, "X: \xe9"), {HTTP_STATUS}),
+    "lines end in LF alone": (a.says(b"HTTP/1.1 200 OK\nX: y\n\n"), {HTTP_STATUS}),
+    "a blank line too many": (a.whole(_LENGTH, "\r\n"), {NO_APPLICATION}),
+    "status cut": (a.says(b"HTTP/1.1 2"), {NO_CONNECTION, HTTP_STATUS}),
+    "headers cut": (a.says(_OK, b"Content-Le"), {NO_CONNECTION, HTTP_STATUS}),
+    # Connections
+    "closed before the status": (a.says(), {NO_CONNECTION, HTTP_STATUS}),
+    "closed before the status once": (once(a.says()), SUCCEEDED),
+    "status cut once": (once(a.says(b"HTTP/1.1 2")), SUCCEEDED),
+    "headers cut once": (once(a.says(_OK, b"Content-Le")), SUCCEEDED),
+    "length cut once": (once(a.says(_OK, b"Content-Length: 1")), SUCCEEDED),
+    "reset before the status": (Exchange.reset, {NO_CONNECTION}),
+    "reset before the status once": (once(Exchange.reset), SUCCEEDED),
+    "reset in the body": (a.at_half(Exchange.reset), {NO_CONNECTION}),
+    "reset in the body once": (once(a.at_half(Exchange.reset)), SUCCEEDED),
+    "silent": (Exchange.gone, {NO_CONNECTION}),
+    "silent once": (once(Exchange.gone), SUCCEEDED),
+    "silent in the body": (a.at_half(Exchange.gone), {STALLED}),
+    "silent in the body once": (once(a.at_half(Exchange.gone)), SUCCEEDED),
+    "drips the head": (a.slow_head, {NO_CONNECTION}),
+    "drips the body": (drip(300), {TOO_SLOW}),
+}
