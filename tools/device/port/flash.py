@@ -1,6 +1,5 @@
 """
-The flash chip: one file, NOR rules, counters, and a table of faults. Knows nothing of ESP-IDF but
-the partition table.
+The flash chip: one file, NOR rules, counters. Knows nothing of ESP-IDF but the partition table.
 
 Runs on CPython (replay, supervisor, tests: `tools.device.port.flash`) and on MicroPython (the
 device: `import flash`). Modules of this folder that need each other say `from . import` and, where
@@ -10,18 +9,11 @@ One operation = one erase of a 4 KiB sector, or one program inside one 256-byte 
 0xFF, programming only clears bits; asking a 0 bit to become 1 is silently ignored, as on the chip,
 but counted (bytes) as a violation.
 
-Faults, in OTA_SIM_FAULT or by `Flash.fault()`: "K:KIND" or "K:KIND:NUMBER", several separated by
-commas. K counts the operations that this flash file was ever asked for, from 0 (so a fault fires
-once, whichever process gets there):
-  before    power cut before it    torn:N    cut, only its first N bytes are done
-  after     power cut after it     random:S  cut, a random subset of its due bits is done, seed S
-  skip      nothing is done, success is reported
-  error:E   nothing is done, OSError(-E); E is 24577 when left out
-At a cut CPython raises PowerCut; on the device the process dies at once. Beside the flash file lie
-`.rtc` (what survives a reset, but not a power cut) and `.counters`.
+Faults, in OTA_SIM_FAULT or by `Flash.fault()`, are those of flashfault.py, which is loaded when
+there are some. At a power cut CPython raises PowerCut; on the device the process dies at once.
+Beside the flash file lie `.rtc` (what survives a reset, but not a power cut) and `.counters`.
 """
 
-import hashlib
 import json
 import os
 import struct
@@ -42,18 +34,10 @@ _PAGE = const(256)
 _TABLE = const(0x8000)  # CONFIG_PARTITION_TABLE_OFFSET
 _ROWS = const(95)  # ESP_PARTITION_TABLE_MAX_ENTRIES
 _INVALID_ARG = const(258)
-_OP_FAIL = const(24577)  # ESP_ERR_FLASH_OP_FAIL
+_NEVER = const(0x3FFFFFFF)
 
 _DEVICE = sys.implementation.name == "micropython"
-# Kinds of fault: does it need a number? See above.
-_FAULTS = {
-    "before": False,
-    "after": False,
-    "torn": True,
-    "random": True,
-    "error": False,
-    "skip": False,
-}
+_ERASED = b"\xff" * _PAGE
 COUNTERS = ("operations", "erases", "violations", "aborts")
 
 
@@ -105,8 +89,11 @@ class Flash:
     """
     path: str, the flash file (must exist), or None: a chip in memory, all erased, of `size` bytes.
     generation: "5.5" or "6.1", the ESP-IDF whose rules the models follow.
-    faults: str or None, as in the module's docstring.
+    faults: str or None, as in flashfault.py.
     Raises OSError without a file, ValueError for another generation and malformed faults.
+
+    For flashfault.py: `due`, the operation from which on it is asked; `marks`, of bytes that do
+    not read as they are; save(), cut() and `file`.
     """
 
     def __init__(self, path=None, generation="5.5", size=SIZE, faults=None):
@@ -116,57 +103,68 @@ class Flash:
         self.generation = generation
         self._counts = bytearray(16)
         self._side = None
+        self._faults = None
+        self.due = _NEVER
+        self.marks = None
         if path is None:
             import io
 
-            self._file = io.BytesIO(b"\xff" * size)
+            self.file = io.BytesIO(b"\xff" * size)
             self.size = size
         else:
-            self._file = _open(path)
-            self.size = self._file.seek(0, 2)
+            self.file = _open(path)
+            self.size = self.file.seek(0, 2)
             self._side = _open(path + ".counters")
             self._side.readinto(self._counts)
         counts = struct.unpack("<4I", self._counts)
         self.operations, self.erases, self.violations, self.aborts = counts
-        self._old = bytearray(_PAGE)
+        self._old = memoryview(bytearray(_PAGE))
         self._rows = None
-        self._faults = {}
-        for text in faults.split(",") if faults else ():
-            part = text.split(":")
-            if not 2 <= len(part) <= 3:
-                raise ValueError("fault is K:KIND[:NUMBER], not %s" % text)
-            self._arm(int(part[0]), part[1], int(part[2]) if part[2:] else None)
+        if faults or (path and _exists(path + ".stuck")):
+            self._load().arm_all(faults)
+            if self._faults.over():  # as after a cut: a device gets the heap back
+                self._faults = self.marks = None
+                sys.modules.pop("flashfault", None)
 
     def close(self):
-        self._file.close()
+        self.file.close()
         if self._side:
             self._side.close()
+        if self._faults:
+            self._faults.close()
 
     # Faults
 
     def fault(self, k, kind, number=None):
         """
-        Arm a fault at the k-th operation from here, 0 = the next. See the module's docstring.
+        Arm a fault at the k-th operation from here, 0 = the next. See flashfault.py; ValueError.
         """
-        self._arm(self.operations + k, kind, number)
+        self._load().arm(self.operations + k, kind, number)
 
     def disarm(self):
-        """Forget every fault that has not fired."""
-        self._faults.clear()
+        """Forget every fault that has not shown. What is stuck stays."""
+        if self._faults:
+            self._faults.disarm()
 
-    def _arm(self, at, kind, number):
-        if kind not in _FAULTS or (_FAULTS[kind] and number is None):
-            raise ValueError("no fault %s:%s" % (kind, number))
-        self._faults[at] = kind, number
+    def _load(self):
+        if not self._faults:
+            try:
+                from . import flashfault
+            except ImportError:  # MicroPython
+                import flashfault
+            self._faults = flashfault.Faults(self)
+        return self._faults
 
     # Operations
 
     def readinto(self, address, buf):
-        """Fill writable `buf` from `address`. Raises OSError(-258) past the end of the chip."""
+        """Fill writable `buf` from `address`. Raises OSError(-258) past the end, a fault's."""
         if address + len(buf) > self.size:
             raise OSError(-_INVALID_ARG)
-        self._file.seek(address)
-        self._file.readinto(buf)
+        self.file.seek(address)
+        self.file.readinto(buf)
+        if self.marks:
+            self._faults.reading(address, buf)
 
     def read(self, address, length):
         """bytearray of `length` bytes from `address`; for short pieces. Raises OSError(-258)."""
@@ -178,7 +176,8 @@ class Flash:
         """Erase the sector at `address`. Raises OSError(-258), a fault's, PowerCut."""
         if address % _SECTOR or address + _SECTOR > self.size:
             raise OSError(-_INVALID_ARG)
-        self._operate(address, b"\xff" * _PAGE, _SECTOR // _PAGE)
+        self.erases += 1
+        self._operate(address, _ERASED, _SECTOR // _PAGE)
 
     def program(self, address, data):
         """
@@ -199,53 +198,36 @@ class Flash:
         """
         Put `data` at `address` from outside, by no rule and uncounted (a programmer, a test).
         """
-        self._file.seek(address)
-        self._file.write(data)
+        self.file.seek(address)
+        self.file.write(data)
+        if self._faults:
+            self._faults.settle()
 
     def _operate(self, address, data, pages):
         # One operation: `data` programmed (pages 0), or `pages` pages of `data` erased.
-        fault = self._faults.pop(self.operations, None) if self._faults else None
         self.operations += 1
-        if pages:
-            self.erases += 1
-        kind, number = fault or (None, None)
-        if kind in ("before", "error", "skip"):
-            self._save()
-            if kind == "before":
-                self._cut()
-            if kind == "error":
-                raise OSError(-(_OP_FAIL if number is None else number))
+        if self.operations > self.due and self._faults.operate(address, data, pages):
             return
-        size = len(data)
-        for page in range(pages or 1):
-            done = min(max(number - page * size, 0), size) if kind == "torn" else size
-            old = memoryview(self._old)[:size]
-            mask = _mask(number, page, size) if kind == "random" else None
-            self._change(address + page * size, old, data[:done], not pages, mask)
-        self._save()
-        if kind:
-            self._cut()
-
-    def _change(self, address, old, data, program, mask):
-        file = self._file
+        file = self.file
         file.seek(address)
-        size = len(data)
-        if program or mask:
-            old = old[:size]
+        if not pages:
+            size = len(data)
+            old = self._old[:size]
             file.readinto(old)
             file.seek(address)
-            was = int.from_bytes(old, "little")
-            wish = int.from_bytes(data, "little")
-            new = was & wish if program else wish
-            if new != wish:
-                self.violations += sum(1 for i in range(size) if data[i] & ~old[i])
-            if mask:
-                new = (was & mask) | (new & ~mask)
-            if new != wish or mask:
-                data = new.to_bytes(size, "little")
-        file.write(data)
+            if old != memoryview(_ERASED)[:size]:
+                was = int.from_bytes(old, "little")
+                wish = int.from_bytes(data, "little")
+                if was & wish != wish:
+                    self.violations += sum(1 for i in range(size) if data[i] & ~old[i])
+                    data = (was & wish).to_bytes(size, "little")
+            pages = 1
+        for _ in range(pages):
+            file.write(data)
+        self.save()
 
-    def _save(self):
+    def save(self):
+        """Keep the counters, whatever happens to this process."""
         if self._side:
             counts = self._counts
             struct.pack_into(
@@ -254,7 +236,8 @@ class Flash:
             self._side.seek(0)
             self._side.write(counts)
 
-    def _cut(self):
+    def cut(self):
+        """The power goes away. Never returns."""
         if _DEVICE and self.path:
             write_rtc(self.path, None)
             die()
@@ -264,7 +247,7 @@ class Flash:
         """The answer to a write to the running slot: a restart. Counted. Never returns."""
         self.disarm()
         self.aborts += 1
-        self._save()
+        self.save()
         if _DEVICE and self.path:
             write_rtc(self.path, {"cause": 2})  # machine.HARD_RESET, as after a panic
             die()
@@ -310,9 +293,9 @@ def _open(path):
     return _open(path)
 
 
-def _mask(seed, page, size):
-    # Bits that stay as they were. SHA-256 and not `random`: the same bits on both interpreters.
-    bits = b""
-    while len(bits) < size:
-        bits += hashlib.sha256(b"%d %d %d" % (seed, page, len(bits))).digest()
-    return int.from_bytes(bits[:size], "little")
+def _exists(path):
+    try:
+        os.stat(path)
+        return True
+    except OSError:
+        return False
