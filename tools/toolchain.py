@@ -51,3 +51,16 @@ def compile_mpy(source: Path, target: Path, level: int, compiler: Path | None = 
     if done.returncode:
         raise ValueError(f"{source}: {(done.stderr or done.stdout).strip()}")
     return target.stat().st_size
+
+
+def text_of(name: str, *changes: tuple[str, str]) -> str:
+    """
+    A file of the project with pieces of it replaced: ("old", "new"), each found exactly once, else
+    ValueError. So a wait is made shorter, or the agent gets a setting.
+    """
+    text = (ROOT / name).read_text(encoding="ascii")
+    for old, new in changes:
+        if text.count(old) != 1:
+            raise ValueError(f"{name} has {text.count(old)} times {old!r}")
+        text = text.replace(old, new)
+    return text

@@ -1,0 +1,86 @@
+"""The plain case: one upgrade while something goes wrong, and a good one after it."""
+
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from tools.platform.model import Task
+
+from . import check
+from .check import SUCCEEDED, need
+from .scene import NEW, ROWS, SMALL, Scene
+from .world import World
+
+ROLLED_BACK = 460
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Of the flash. k: which, from 0; erase: else a program; place: label of the partition."""
+
+    k: int
+    erase: bool
+    address: int
+    length: int
+
+    @property
+    def place(self) -> str:
+        for label, _, _, offset, size in ROWS:
+            if offset <= self.address < offset + size:
+                return label
+        raise ValueError(f"operation {self.k} at {self.address} is in no partition")
+
+
+def begin(world: World, size: int | None = SMALL, **batch) -> Task:
+    """
+    Power on, and an upgrade to NEW: told by the answer to the device's `get`, or pushed to a
+    device that runs from ota_1.
+    """
+    if world.scene.slot == "ota_1":
+        world.device.start()
+        world.settle()
+        return world.offer(NEW, size, **batch)
+    task = world.offer(NEW, size, **batch)
+    world.device.start()
+    return task
+
+
+def play(
+    folder: Path,
+    scene: Scene,
+    fault: str,
+    allowed: frozenset = frozenset((SUCCEEDED, ROLLED_BACK)),
+    size: int | None = SMALL,
+) -> None:
+    """
+    An upgrade with faults of the flash; it ends in one of `allowed`, and a later one succeeds.
+    Raises Failed, also when the last fault was not reached.
+    """
+    with World(folder, scene, fault) as world:
+        task = begin(world, size)
+        world.finish(task)
+        check.outcome(world, task, allowed)
+        last = max(int(part.split(":")[0]) for part in fault.split(","))
+        need(world.device.counters["operations"] > last, "the fault was not reached", world)
+        check.follow(world)
+
+
+@lru_cache(maxsize=32)
+def operations(scene: Scene, size: int | None = SMALL, fault: str = "") -> tuple[Operation, ...]:
+    """What an upgrade asks of the flash, in order, until the device is at rest."""
+    fault = f"{fault},0:trace" if fault else "0:trace"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        World(Path(folder, "device"), scene, fault) as world,
+    ):
+        task = begin(world, size)
+        world.finish(task)
+        lines = Path(f"{world.device.flash_path}.trace").read_text(encoding="ascii").splitlines()
+    found = []
+    for line in lines:
+        k, kind, address, *length = line.split()
+        found.append(
+            Operation(int(k), kind == "E", int(address), int(length[0]) if length else 4096)
+        )
+    return tuple(found)
