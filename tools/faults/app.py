@@ -1,9 +1,10 @@
 """
-What the devices of the campaign run as `main`: the agent in a loop of its own, as README shows it.
+What the devices of the campaign run as `main`: the agent in a loop of its own, as README shows.
 
-Runs on MicroPython, with the names of boot.py: the settings, OPTIONS (dict, for ota.init), and, when
-a case puts them there, `begin(agent, link)`, called once, and `step(agent, link)`, called before each
-poll. Says `version ...` at its start, and `idle N` when nothing is left to do, N = bytes of heap in use.
+Runs on MicroPython, with the names of boot.py: the settings, OPTIONS (dict, for ota.init), and,
+when a case puts them there, `begin(agent, link)`, called once, and `step(agent, link)`, called
+before each poll. Says `version ...` at its start, and `idle N` when nothing is left to do, N =
+bytes of heap in use.
 """
 
 import gc

@@ -1,8 +1,8 @@
 """
 The invariant, looked at from outside: what started, what was said, what is in flash.
 
-Shares no code with the agent: the flash is compared with the files themselves, the messages with each
-other and with the platform's books.
+Shares no code with the agent: the flash is compared with the files themselves, the messages with
+each other and with the platform's books.
 """
 
 import hashlib

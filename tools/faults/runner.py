@@ -30,7 +30,7 @@ class Result:
 
 def group_of(name: str) -> Group:
     """Raises KeyError: there is none of that name."""
-    return GROUPS[name.split("/")[0]]
+    return GROUPS[name.split("/", 1)[0]]
 
 
 def play(name: str) -> Result:

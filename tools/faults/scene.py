@@ -34,8 +34,8 @@ SMALL = None  # as small as the modules are: five blocks
 UNITS = 65536 + 2 * 4096 + 16  # bytes: one note of the journal in the middle, and a last block
 # that is not full
 
-# Random numbers that are others at each start, and the same when a case is played again: the msgIds
-# are as long, so that the journal takes as many flash operations.
+# Random numbers that are others at each start, and the same when a case is played again: the
+# msgIds are as long, so that the journal takes as many flash operations.
 _SEED = """
 import os, random
 random.seed(int.from_bytes(open(os.getenv("OTA_SIM_FLASH") + ".counters", "rb").read(4), "little"))
@@ -110,7 +110,9 @@ def _flash(scene: Scene) -> bytes:
 
 
 def boot_py(port: int, options: str, more: str = "") -> str:
-    """The device's boot.py. port: of the broker; options: a dict's text; more: code, see app.py."""
+    """
+    The device's boot.py. port: of the broker; options: a dict's text; more: code, see app.py.
+    """
     settings = {
         "WIFI_SSID": "home",
         "MQTT_SERVER": "127.0.0.1",

@@ -22,7 +22,7 @@ from tools.platform.model import Task
 
 from .backend import Backend
 from .broker import Broker
-from .scene import NEW, OLD, PLACES, SLOT, Scene, boot_py, image
+from .scene import NEW, OLD, PLACES, SCENES, SLOT, Scene, boot_py, image
 from .web import Web
 
 PATIENCE = 40  # seconds: no figure, only an end for what never comes
@@ -76,22 +76,23 @@ class Record:
 
 class World:
     """
-    folder: an empty one; scene: where it begins; fault: of the flash, see port/flashfault.py; options: a
-    dict's text, for ota.init; more: code for the end of boot.py; device: more options of Device.
-    A context manager.
+    folder: a new one; scene: where it begins, None = the first of SCENES; fault: of the flash, see
+    port/flashfault.py; options: a dict's text, for ota.init; more: code for the end of boot.py;
+    flash: content of the chip, None = the scene's; device: more options of Device. Attributes:
+    record, approved (version to image), broker, web, backend, device. A context manager.
     """
 
     def __init__(
         self,
         folder: Path,
-        scene: Scene = Scene(),
+        scene: Scene | None = None,
         fault: str | None = None,
         options: str = OPTIONS,
         more: str = "",
         flash: bytes | None = None,
         **device,
     ):
-        self.scene = scene
+        self.scene = scene = scene or SCENES[0]
         self.record = Record()
         self.approved = {OLD: image(OLD)}
         self.news = threading.Condition()
