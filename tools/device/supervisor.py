@@ -18,7 +18,7 @@ from pathlib import Path
 from tools import toolchain
 
 from .console import Console
-from .port import bootloader
+from .port import bootloader, flashfault
 from .port.flash import Flash, PowerCut, read_rtc, write_rtc
 from .process import Process
 from .rom import compiled_port, extract
@@ -41,9 +41,9 @@ class Supervisor:
     generation: of the boot loader, "5.5" or "6.1"; heapsize: of the interpreter; micropython:
     its path (default: toolchain.micropython(), with its FileNotFoundError); port: folder with
     the hardware's modules (default: port/, compiled); fault: as OTA_SIM_FAULT, see
-    port/flash.py; env: more environment for the device's process; starts_per_minute: the bound
-    that keeps a boot loop from eating the machine; on_line: called for each line of the
-    console.
+    port/flashfault.py; env: more environment for the device's process; starts_per_minute: the
+    bound that keeps a boot loop from eating the machine; on_line: called for each line of the
+    console. Raises ValueError for a malformed fault.
 
     Attributes: state ("off", "on", "asleep", "no boot"); running (label of the slot, None = no
     process); boots (list of (label or None, reset cause)).
@@ -69,6 +69,8 @@ class Supervisor:
         self.micropython = str(micropython or toolchain.micropython())
         self.port = Path(port).absolute() if port else None
         self.fault = fault or os.environ.get("OTA_SIM_FAULT")
+        if self.fault:
+            flashfault.parse(self.fault)  # here, and not in a thread
         self.env = env or {}
         self.starts_per_minute = starts_per_minute
         self.flash_path = self.folder / "flash.bin"
