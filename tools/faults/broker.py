@@ -29,7 +29,7 @@ class Broker:
     def __init__(
         self,
         on_message: Callable[[str, bytes], None],
-        on_session: Callable[[bool], None] = lambda up: None,
+        on_session: Callable[[bool], None] | None = None,
     ):
         # What it does wrong; set at any time.
         self.refuse_connect = 0  # return code of the CONNACK
@@ -46,37 +46,37 @@ class Broker:
         self.errors: list[str] = []
         self.pings = 0
         self.port = 0
-        self.on_message, self.on_session = on_message, on_session
+        self.on_message = on_message
+        self.on_session = on_session or (lambda up: None)
         self.retained: dict[str, tuple[bytes, int]] = {}  # by topic: payload, QoS
         self.connections: dict[_Connection, None] = {}  # in their order
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._accepted: set[asyncio.Task] = set()
 
     @property
     def unacked(self) -> int:
         """Messages at QoS 1 for which the device, in the session that stands, owes a PUBACK."""
         return sum(len(connection.owed) for connection in self.connections if connection.open)
 
-    @property
-    def listens(self) -> bool:
-        """It was started, and not stopped since."""
-        return self._server is not None
-
     async def start(self, port: int = 0) -> int:
         """
         port: 0 = the one that it had before, at first any free one. Returns the port. Raises
         OSError: it is taken.
         """
-        loop = asyncio.get_running_loop()
-        port = port or self.port
-        self._server = await loop.create_server(lambda: _Connection(self), _HOST, port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = socket.create_server((_HOST, port or self.port))
+        self._listener.setblocking(False)
+        # No asyncio.Server: one that closes forgets, and leaves open, what it has just accepted.
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+        self.port = self._listener.getsockname()[1]
         return self.port
 
     async def stop(self) -> None:
         """Resets all connections; new ones are refused. Harmless when it never started."""
-        if self._server:
-            self._server.close()
-            self._server = None
+        if self._listener:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+        await asyncio.gather(*self._accepted)
         self.drop()
         await asyncio.sleep(0)  # the sockets are closed by the loop's next round
 
@@ -119,6 +119,16 @@ class Broker:
         """Ends all connections by FIN, as when others log in with their client ids (3.1.4)."""
         for connection in list(self.connections):
             connection.end()
+
+    def _accept(self):
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return  # it has gone again
+        sock.setblocking(False)
+        made = asyncio.get_running_loop().connect_accepted_socket(lambda: _Connection(self), sock)
+        self._accepted.add(task := asyncio.ensure_future(made))
+        task.add_done_callback(self._accepted.discard)
 
 
 class _Malformed(Exception):
@@ -226,8 +236,6 @@ class _Connection(asyncio.Protocol):
         self.transport = transport
         self._broker.connections[self] = None
         self.open = True
-        if not self._broker.listens:  # stop() came between TCP's accept and this call
-            self.end(reset=True)
 
     def connection_lost(self, exc):
         self.end()
