@@ -195,6 +195,14 @@ def test_a_bit_sticks_once(path):
     chip.close()
 
 
+def test_a_stuck_bit_outlives_a_new_flash_file(path):
+    Path(path + ".stuck").write_text(f"{PAGE} 4 1\n{SECTOR} 0 0\n", encoding="ascii")
+    Path(path).write_bytes(bytes(SECTOR) + ERASED)
+    chip = Flash(path)
+    assert (chip.read(PAGE, 2), chip.read(SECTOR, 2)) == (b"\x10\x00", b"\xfe\xff")
+    chip.close()
+
+
 def test_a_bit_is_read_inverted_once(chip):
     chip.fault(0, "flip", 10)
     chip.program(PAGE, b"\x0f\x0f")
