@@ -2,7 +2,7 @@
 What behaviours of a scripted server are made of, see web.py: answers well formed or not, and when
 each is given. Which of them the campaign has, and why: behaviours.py.
 
-Source: RFC 9110, RFC 9112 (chunks).
+Source: RFC 9110.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable
 from tools.faults.web import Exchange, head
 
 Behaviour = Callable[[Exchange], Awaitable[None]]
-
-_BLOCK = 4096  # bytes: the device looks at the first so many before it erases anything
 
 
 # When
@@ -79,16 +77,15 @@ def status(line: str, *headers: str) -> Behaviour:
 
 def whole(*headers: str, line="200 OK", body: Callable[[bytes], bytes] = bytes) -> Behaviour:
     """
-    All of the file, or what body makes of it, whatever range was asked for. headers: {size} stands
-    for the file's size, {sent} for the body's, {last} for the file's last byte, {wrong} for a
-    size that is one too small, {more} for one that is two too large.
+    All of the file, or what body makes of it, whatever range was asked for. headers: {size} and
+    {last} stand for the file's size and last byte, {sent} for the body's size.
     """
 
     async def behave(exchange: Exchange) -> None:
         size = len(exchange.content)
         sent = body(exchange.content)
-        values = {"size": size, "last": size - 1, "wrong": size - 1, "more": size + 2}
-        lines = [header.format(sent=len(sent), **values) for header in headers]
+        numbers = {"size": size, "last": size - 1, "sent": len(sent)}
+        lines = [header.format(**numbers) for header in headers]
         await exchange.send(head(line, *lines) + sent)
 
     return behave
@@ -171,17 +168,15 @@ def endless(start: bytes, piece: bytes) -> Behaviour:
     return behave
 
 
-async def whole_without_head(exchange: Exchange) -> None:
-    """HTTP/0.9: the file alone."""
-    await exchange.send(exchange.content)
+def retold(change: Callable[[bytes], bytes], then: Behaviour = Exchange.close) -> Behaviour:
+    """The good server, but for its head, which change() makes another one of."""
 
+    async def behave(exchange: Exchange) -> None:
+        told = change(exchange.good_head())
+        await exchange.send(told + exchange.content[exchange.request.start :])
+        await then(exchange)
 
-def lower_case(exchange: Exchange) -> Awaitable[None]:
-    """The good server, header names in lower case."""
-    first, *lines = exchange.good_head().decode().split("\r\n")
-    pairs = [line.partition(":") for line in lines]
-    told = "\r\n".join([first, *(name.lower() + colon + value for name, colon, value in pairs)])
-    return exchange.send(told.encode() + exchange.content[exchange.request.start :])
+    return behave
 
 
 async def byte_by_byte(exchange: Exchange) -> None:
@@ -210,47 +205,3 @@ async def short_pauses(exchange: Exchange) -> None:
     for at in range(start, len(content), piece):
         await exchange.send(content[at : at + piece])
         await exchange.pause(0.3)
-
-
-async def stays_open(exchange: Exchange) -> None:
-    """A keep-alive server: all of it, and the connection stays."""
-    told = exchange.good_head().replace(b"Connection: close", b"Connection: keep-alive")
-    await exchange.send(told + exchange.content[exchange.request.start :])
-    await exchange.gone()
-
-
-async def goes_on_after_100(exchange: Exchange) -> None:
-    """An interim answer that nobody asked for, then the good one."""
-    await exchange.send(head("100 Continue"))
-    await exchange.good()
-
-
-# Bodies
-
-
-def chunked(content: bytes) -> bytes:
-    """In two chunks and the last one."""
-    half = len(content) // 2
-    pieces = (content[:half], content[half:], b"")
-    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
-
-
-def flipped(content: bytes, start: int = 0) -> bytes:
-    """All bits the other way round, from start on."""
-    return content[:start] + bytes(byte ^ 0xFF for byte in content[start:])
-
-
-def flipped_later(content: bytes) -> bytes:
-    return flipped(content, _BLOCK)
-
-
-def last_bit(content: bytes) -> bytes:
-    return content[:-1] + bytes([content[-1] ^ 1])
-
-
-def longer(content: bytes) -> bytes:
-    return content + bytes(100)
-
-
-def half(content: bytes) -> bytes:
-    return content[: len(content) // 2]

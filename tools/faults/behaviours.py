@@ -15,13 +15,12 @@ the device's requests 0.10.2 speaks HTTP/1.0.
 
 import gzip
 
+from ota import protocol as p
 from tools.faults import answers as a
+from tools.faults import rewrites
 from tools.faults.answers import Behaviour, once
 from tools.faults.web import Exchange, head
-
-SUCCEEDED = "Succeeded"
-URL, NO_APPLICATION, NO_CONNECTION, HTTP_STATUS = 414, 421, 430, 431
-STALLED, LENGTH, REDIRECT, CERTIFICATE, TOO_SLOW, DIGEST = 432, 433, 434, 435, 437, 440
+from tools.platform.model import SUCCEEDED
 
 _EVER = 1 << 30  # hops of a redirect loop
 
@@ -95,11 +94,11 @@ _FINAL += ("403 Forbidden", "404 Not Found", "410 Gone", "418 I'm a teapot")
 BEHAVIOURS: dict[str, tuple[Behaviour, str | set[int]]] = {
     # Good ones, in all manners
     "200": (Exchange.good, SUCCEEDED),
-    "header names in lower case": (a.lower_case, SUCCEEDED),
-    "header names in lower case, resumed": (a.resumed(a.lower_case), SUCCEEDED),
+    "header names in lower case": (a.retold(rewrites.lower_case), SUCCEEDED),
+    "header names in lower case, resumed": (a.resumed(a.retold(rewrites.lower_case)), SUCCEEDED),
     "7 KiB of headers": (a.whole(_LENGTH, *[f"X-{i}: {'x' * 95}" for i in range(70)]), SUCCEEDED),
     "no length": (a.whole(), SUCCEEDED),
-    "keep-alive, does not close": (a.stays_open, SUCCEEDED),
+    "keep-alive, does not close": (a.retold(rewrites.keep_alive, then=Exchange.gone), SUCCEEDED),
     "206 of all of it, no range asked": (
         a.whole(_LENGTH, "Content-Range: bytes 0-{last}/{size}", line="206 Partial Content"),
         SUCCEEDED,
@@ -107,48 +106,48 @@ BEHAVIOURS: dict[str, tuple[Behaviour, str | set[int]]] = {
     "drips single bytes": (a.byte_by_byte, SUCCEEDED),
     "pauses of the body": (a.short_pauses, SUCCEEDED),
     # Statuses
-    **{line: (a.status(line), {HTTP_STATUS}) for line in _FINAL},
-    "416": (a.status("416 Range Not Satisfiable", "Content-Range: bytes */1"), {HTTP_STATUS}),
+    **{line: (a.status(line), {p._HTTP_STATUS}) for line in _FINAL},
+    "416": (a.status("416 Range Not Satisfiable", "Content-Range: bytes */1"), {p._HTTP_STATUS}),
     "416, resumed": (a.resumed(a.status("416 Range Not Satisfiable")), SUCCEEDED),
-    "500": (a.status("500 Internal Server Error"), {HTTP_STATUS}),
-    "503": (a.status("503 Service Unavailable", "Retry-After: 1"), {HTTP_STATUS}),
+    "500": (a.status("500 Internal Server Error"), {p._HTTP_STATUS}),
+    "503": (a.status("503 Service Unavailable", "Retry-After: 1"), {p._HTTP_STATUS}),
     "503 once": (once(a.status("503 Service Unavailable")), SUCCEEDED),
     "503 once, resumed": (a.second(a.status("503 Service Unavailable")), SUCCEEDED),
     # The URL ran out: the device asks the platform for a new one, once.
     "403 once, resumed": (a.second(a.status("403 Forbidden")), SUCCEEDED),
-    "403, resumed": (a.from_second(a.status("403 Forbidden")), {HTTP_STATUS}),
-    "404, resumed": (a.from_second(a.status("404 Not Found")), {HTTP_STATUS}),
-    "100 Continue first": (a.goes_on_after_100, {HTTP_STATUS}),
+    "403, resumed": (a.from_second(a.status("403 Forbidden")), {p._HTTP_STATUS}),
+    "404, resumed": (a.from_second(a.status("404 Not Found")), {p._HTTP_STATUS}),
+    "100 Continue first": (a.retold(lambda told: head("100 Continue") + told), {p._HTTP_STATUS}),
     # Lengths
     "short body once": (once(a.at_half(Exchange.close)), SUCCEEDED),
-    "short body": (a.at_half(Exchange.close), {LENGTH}),
-    "short body, no ranges": (a.whole(_LENGTH, body=a.half), {LENGTH}),
-    "short body, no length": (a.whole(body=a.half), {LENGTH}),
-    "short file": (a.whole("Content-Length: {sent}", body=a.half), {LENGTH}),
-    "empty file": (a.status("200 OK"), {LENGTH}),
-    "long body": (a.whole(_LENGTH, body=a.longer), SUCCEEDED),
-    "long file": (a.whole("Content-Length: {sent}", body=a.longer), {LENGTH}),
-    "long file, no length": (a.whole(body=a.longer), SUCCEEDED),
-    "negative length": (a.whole("Content-Length: -{size}"), {LENGTH}),
-    "length of 30 digits": (a.whole("Content-Length: " + "9" * 30), {LENGTH}),
-    "length is a word": (a.whole("Content-Length: many"), {HTTP_STATUS}),
-    "length is a fraction": (a.whole("Content-Length: {size}.0"), {HTTP_STATUS}),
-    "length is nothing": (a.whole("Content-Length:"), {HTTP_STATUS}),
+    "short body": (a.at_half(Exchange.close), {p._LENGTH}),
+    "short body, no ranges": (a.whole(_LENGTH, body=rewrites.half), {p._LENGTH}),
+    "short body, no length": (a.whole(body=rewrites.half), {p._LENGTH}),
+    "short file": (a.whole("Content-Length: {sent}", body=rewrites.half), {p._LENGTH}),
+    "empty file": (a.status("200 OK"), {p._LENGTH}),
+    "long body": (a.whole(_LENGTH, body=rewrites.longer), SUCCEEDED),
+    "long file": (a.whole("Content-Length: {sent}", body=rewrites.longer), {p._LENGTH}),
+    "long file, no length": (a.whole(body=rewrites.longer), SUCCEEDED),
+    "negative length": (a.whole("Content-Length: -{size}"), {p._LENGTH}),
+    "length of 30 digits": (a.whole("Content-Length: " + "9" * 30), {p._LENGTH}),
+    "length is a word": (a.whole("Content-Length: many"), {p._HTTP_STATUS}),
+    "length is a fraction": (a.whole("Content-Length: {size}.0"), {p._HTTP_STATUS}),
+    "length is nothing": (a.whole("Content-Length:"), {p._HTTP_STATUS}),
     "two lengths, equal": (a.whole(_LENGTH, _LENGTH), SUCCEEDED),
     # The last one counts; the MD5 decides.
-    "two lengths, the last wrong": (a.whole(_LENGTH, "Content-Length: {wrong}"), {LENGTH}),
-    "two lengths, the first wrong": (a.whole("Content-Length: {wrong}", _LENGTH), SUCCEEDED),
+    "two lengths, the last wrong": (a.whole(_LENGTH, "Content-Length: {last}"), {p._LENGTH}),
+    "two lengths, the first wrong": (a.whole("Content-Length: {last}", _LENGTH), SUCCEEDED),
     # Chunks are not for HTTP/1.0. In lower case its library does not see them, and the file
     # begins with the size of the first one.
-    "chunked": (a.whole(_CHUNKED, body=a.chunked), {HTTP_STATUS}),
+    "chunked": (a.whole(_CHUNKED, body=rewrites.chunked), {p._HTTP_STATUS}),
     "chunked, in lower case": (
-        a.whole(_CHUNKED.lower(), body=a.chunked),
-        {NO_APPLICATION, HTTP_STATUS},
+        a.whole(_CHUNKED.lower(), body=rewrites.chunked),
+        {p._NO_APPLICATION, p._HTTP_STATUS},
     ),
-    "chunked, bad": (a.says(head("200 OK", _CHUNKED), b"zz\r\n\xe9\r\n"), {HTTP_STATUS}),
+    "chunked, bad": (a.says(head("200 OK", _CHUNKED), b"zz\r\n\xe9\r\n"), {p._HTTP_STATUS}),
     "chunked, endless": (
         a.endless(head("200 OK", _CHUNKED), b"400\r\n%s\r\n" % bytes(1024)),
-        {HTTP_STATUS},
+        {p._HTTP_STATUS},
     ),
     # Redirects
     **{
@@ -158,18 +157,18 @@ BEHAVIOURS: dict[str, tuple[Behaviour, str | set[int]]] = {
     "redirect, no host": (a.redirect("{path}"), SUCCEEDED),
     "redirect, in lower case": (a.redirect("{path}", name="location"), SUCCEEDED),
     "redirect, another host": (a.redirect("http://localhost:{port}{path}"), SUCCEEDED),
-    "redirect, relative to the folder": (a.redirect("{file}"), {URL}),
-    "redirect, another scheme": (a.redirect("ftp://127.0.0.1:{port}{path}"), {URL}),
-    "redirect, https": (a.redirect("https://127.0.0.1:{port}{path}"), {CERTIFICATE}),
-    "redirect, nowhere": (a.status("302 Found"), {HTTP_STATUS}),
-    "redirect, empty": (a.status("302 Found", "Location: "), {HTTP_STATUS}),
+    "redirect, relative to the folder": (a.redirect("{file}"), {p._URL}),
+    "redirect, another scheme": (a.redirect("ftp://127.0.0.1:{port}{path}"), {p._URL}),
+    "redirect, https": (a.redirect("https://127.0.0.1:{port}{path}"), {p._CERTIFICATE}),
+    "redirect, nowhere": (a.status("302 Found"), {p._HTTP_STATUS}),
+    "redirect, empty": (a.status("302 Found", "Location: "), {p._HTTP_STATUS}),
     "redirects, 3": (a.redirect("{path}", hops=3), SUCCEEDED),
-    "redirects, 4": (a.redirect("{path}", hops=4), {REDIRECT}),
-    "redirects, no end": (a.redirect("{path}", hops=_EVER), {REDIRECT}),
+    "redirects, 4": (a.redirect("{path}", hops=4), {p._REDIRECT}),
+    "redirects, no end": (a.redirect("{path}", hops=_EVER), {p._REDIRECT}),
     # Ranges
     "206 of a part, no range asked": (
         a.whole("Content-Range: bytes 0-0/{size}", line="206 Partial Content"),
-        {HTTP_STATUS},
+        {p._HTTP_STATUS},
     ),
     "206 of another range": (a.resumed(a.part("bytes {later}-{last}/{size}")), SUCCEEDED),
     "206 of another file's size": (a.resumed(a.part("bytes {start}-{last}/{later}")), SUCCEEDED),
@@ -178,44 +177,47 @@ BEHAVIOURS: dict[str, tuple[Behaviour, str | set[int]]] = {
     "206, body of another range": (a.resumed(a.part(_SPAN, shift=1)), SUCCEEDED),
     "200 to a range": (a.resumed(a.whole(_LENGTH)), SUCCEEDED),
     # Other bytes: in the first block they are no image, later the MD5 finds them.
-    "other bytes": (a.other_file(a.flipped), {NO_APPLICATION}),
-    "other bytes behind the first block": (a.other_file(a.flipped_later), {DIGEST}),
-    "other last bit": (a.other_file(a.last_bit), {DIGEST}),
-    "other bytes, resumed": (a.resumed(a.other_file(a.flipped)), SUCCEEDED),
-    "file changes": (a.from_second(a.other_file(a.flipped_later)), {DIGEST}),
-    "file changes and grows": (a.from_second(a.other_file(a.longer)), {LENGTH}),
+    "other bytes": (a.other_file(rewrites.flipped), {p._NO_APPLICATION}),
+    "other bytes behind the first block": (a.other_file(rewrites.flipped_later), {p._DIGEST}),
+    "other last bit": (a.other_file(rewrites.last_bit), {p._DIGEST}),
+    "other bytes, resumed": (a.resumed(a.other_file(rewrites.flipped)), SUCCEEDED),
+    "file changes": (a.from_second(a.other_file(rewrites.flipped_later)), {p._DIGEST}),
+    "file changes and grows": (a.from_second(a.other_file(rewrites.longer)), {p._LENGTH}),
     "gzip": (
         a.whole("Content-Encoding: gzip", "Content-Length: {sent}", body=gzip.compress),
-        {LENGTH},
+        {p._LENGTH},
     ),
-    "gzip, no length": (a.whole("Content-Encoding: gzip", body=gzip.compress), {NO_APPLICATION}),
+    "gzip, no length": (
+        a.whole("Content-Encoding: gzip", body=gzip.compress),
+        {p._NO_APPLICATION},
+    ),
     # No HTTP
-    "HTTP/0.9": (a.whole_without_head, {HTTP_STATUS}),
-    "another protocol": (a.says(b"SSH-2.0-x\r\n", then=Exchange.gone), {HTTP_STATUS}),
-    "status is a word": (a.says(b"HTTP/1.1 OK\r\n\r\n"), {HTTP_STATUS}),
-    "header of 64 KiB": (a.whole(_LENGTH, "X: " + "x" * 65536), {HTTP_STATUS}),
-    "headers without end": (a.endless(_OK, b"X: %s\r\n" % bytes(1000)), {HTTP_STATUS}),
-    "status without end": (a.endless(b"HTTP/1.1 200 ", b"x" * 1000), {HTTP_STATUS}),
-    "header without a colon": (a.whole("garbage", _LENGTH), {HTTP_STATUS}),
-    "header that is no UTF-8": (a.whole(_LENGTH, "X: \xe9"), {HTTP_STATUS}),
-    "lines end in LF alone": (a.says(b"HTTP/1.1 200 OK\nX: y\n\n"), {HTTP_STATUS}),
-    "a blank line too many": (a.whole(_LENGTH, "\r\n"), {NO_APPLICATION}),
-    "status cut": (a.says(b"HTTP/1.1 2"), {NO_CONNECTION, HTTP_STATUS}),
-    "headers cut": (a.says(_OK, b"Content-Le"), {NO_CONNECTION, HTTP_STATUS}),
+    "HTTP/0.9": (a.retold(lambda told: b""), {p._HTTP_STATUS}),
+    "another protocol": (a.says(b"SSH-2.0-x\r\n", then=Exchange.gone), {p._HTTP_STATUS}),
+    "status is a word": (a.says(b"HTTP/1.1 OK\r\n\r\n"), {p._HTTP_STATUS}),
+    "header of 64 KiB": (a.whole(_LENGTH, "X: " + "x" * 65536), {p._HTTP_STATUS}),
+    "headers without end": (a.endless(_OK, b"X: %s\r\n" % (b"x" * 1000)), {p._HTTP_STATUS}),
+    "status without end": (a.endless(b"HTTP/1.1 200 ", b"x" * 1000), {p._HTTP_STATUS}),
+    "header without a colon": (a.whole("garbage", _LENGTH), {p._HTTP_STATUS}),
+    "header that is no UTF-8": (a.whole(_LENGTH, "X: \xe9"), {p._HTTP_STATUS}),
+    "lines end in LF alone": (a.retold(rewrites.lf_alone), {p._HTTP_STATUS}),
+    "a blank line too many": (a.whole(_LENGTH, ""), {p._NO_APPLICATION}),
+    "status cut": (a.says(b"HTTP/1.1 2"), {p._NO_CONNECTION, p._HTTP_STATUS}),
+    "headers cut": (a.says(_OK, b"Content-Le"), {p._NO_CONNECTION, p._HTTP_STATUS}),
     # Connections
-    "closed before the status": (a.says(), {NO_CONNECTION, HTTP_STATUS}),
+    "closed before the status": (a.says(), {p._NO_CONNECTION, p._HTTP_STATUS}),
     "closed before the status once": (once(a.says()), SUCCEEDED),
     "status cut once": (once(a.says(b"HTTP/1.1 2")), SUCCEEDED),
     "headers cut once": (once(a.says(_OK, b"Content-Le")), SUCCEEDED),
     "length cut once": (once(a.says(_OK, b"Content-Length: 1")), SUCCEEDED),
-    "reset before the status": (Exchange.reset, {NO_CONNECTION}),
+    "reset before the status": (Exchange.reset, {p._NO_CONNECTION}),
     "reset before the status once": (once(Exchange.reset), SUCCEEDED),
-    "reset in the body": (a.at_half(Exchange.reset), {NO_CONNECTION}),
+    "reset in the body": (a.at_half(Exchange.reset), {p._NO_CONNECTION}),
     "reset in the body once": (once(a.at_half(Exchange.reset)), SUCCEEDED),
-    "silent": (Exchange.gone, {NO_CONNECTION}),
+    "silent": (Exchange.gone, {p._NO_CONNECTION}),
     "silent once": (once(Exchange.gone), SUCCEEDED),
-    "silent in the body": (a.at_half(Exchange.gone), {STALLED}),
+    "silent in the body": (a.at_half(Exchange.gone), {p._STALLED}),
     "silent in the body once": (once(a.at_half(Exchange.gone)), SUCCEEDED),
-    "drips the head": (a.slow_head, {NO_CONNECTION}),
-    "drips the body": (drip(300), {TOO_SLOW}),
+    "drips the head": (a.slow_head, {p._NO_CONNECTION}),
+    "drips the body": (drip(300), {p._TOO_SLOW}),
 }

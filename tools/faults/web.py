@@ -23,6 +23,7 @@ _SEND_BUFFER = (
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 _FLUSH_S = 1  # the longest wait for the client's kernel to take what was sent
 _TICK_S = 0.001
+_READ_S = 0.05  # and the client to read it: a reset may take away what was not read
 
 
 @dataclass
@@ -91,12 +92,15 @@ class Exchange:
 
     async def reset(self) -> None:
         """
-        Ends the connection by RST, when the client's kernel has what was sent (at most 1 s).
+        Ends the connection by RST, when the client's kernel has what was sent (at most 1 s), and
+        the client had time to read it.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + _FLUSH_S
         while loop.time() < end and any(ioctl(self._sock, termios.TIOCOUTQ, bytes(4))):
             await asyncio.sleep(_TICK_S)
+        if self._first:
+            await asyncio.sleep(_READ_S)
         _reset(self._sock)
 
     async def close(self) -> None:
