@@ -10,10 +10,11 @@ READY := $(VENV)/.ready
 RUNNER = $(PY) -m tools.mpytest --port "$(PORT)"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libraries lint test test-device size demo docs clean
+.PHONY: help venv libraries mosquitto lint test test-device size demo docs clean
 
 define HELP
 make venv         the environment alone: .venv, MicroPython, its libraries
+make mosquitto    the broker that a part of the tests talks to: installs it, as root with apt-get
 make lint         style, format, spelling
 make test         lint, the tests that MicroPython runs, the tests that Python runs
 make test-device  unix_port_tests/ alone, also over another model of the hardware
@@ -51,13 +52,26 @@ libraries: $(READY)
 
 venv: libraries
 
+# Not on every PATH: some keep it for root. Where it cannot be installed, its tests say so.
+mosquitto:
+	@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; \
+	if ! command -v mosquitto >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "mosquitto: installing it"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+				apt-get install -y -qq --no-install-recommends mosquitto >/dev/null; \
+		fi; \
+		command -v mosquitto >/dev/null || \
+			echo "mosquitto is missing, install it: apt-get install mosquitto"; \
+	fi
+
 lint: $(READY)
 	@$(PY) -m ruff check --quiet
 	@$(PY) -m ruff format --check --quiet
 	@$(PY) -m codespell_lib
 
 # pytest comes last, so that its closing line is the last one.
-test: lint libraries
+test: lint libraries mosquitto
 	@$(RUNNER)
 	@$(PY) -m pytest -n 2
 
