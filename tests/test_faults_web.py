@@ -153,7 +153,8 @@ def test_large_file_comes_whole(wire):
 def test_what_is_no_request_is_let_go(wire, request_):
     with socket.create_connection(("127.0.0.1", wire.port), PATIENCE_S) as sock:
         sock.sendall(request_)
-        sock.shutdown(socket.SHUT_WR)
+        if len(request_) < 16_384:  # a longer one need not end
+            sock.shutdown(socket.SHUT_WR)
         try:
             assert sock.recv(1) == b""
         except ConnectionResetError:
