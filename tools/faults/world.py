@@ -78,8 +78,9 @@ class World:
     """
     folder: a new one; scene: where it begins, None = the first of SCENES; fault: of the flash, see
     port/flashfault.py; options: a dict's text, for ota.init; more: code for the end of boot.py;
-    flash: content of the chip, None = the scene's; device: more options of Device. Attributes:
-    record, approved (version to image), broker, web, backend, device. A context manager.
+    flash: content of the chip, None = the scene's; broker: makes the broker, as Broker does from
+    its two callbacks; device: more options of Device. Attributes: record, approved (version to
+    image), broker, web, backend, device. A context manager.
     """
 
     def __init__(
@@ -90,13 +91,14 @@ class World:
         options: str = OPTIONS,
         more: str = "",
         flash: bytes | None = None,
+        broker: Callable = Broker,
         **device,
     ):
         self.scene = scene = scene or SCENES[0]
         self.record = Record()
         self.approved = {OLD: image(OLD)}
         self.news = threading.Condition()
-        self.broker = Broker(self._message, self._session)
+        self.broker = broker(self._message, self._session)
         self.web = Web()
         self.ports = call(self._listen())
         self.backend = Backend(self._say, self.url_of)
