@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ota import protocol
 from tools.device.device import Device
+from tools.device.net import Relay
 from tools.device.port.flash import Flash
 from tools.platform import wire
 from tools.platform.model import Task
@@ -101,9 +102,13 @@ class World:
         self.broker = broker(self._message, self._session)
         self.web = Web()
         self.ports = call(self._listen())
+        self._relays = [Relay("127.0.0.1", port) for port in self.ports] if relays else []
+        if relays:
+            self.ports = tuple(relay.port for relay in self._relays)
         self.backend = Backend(self._say, self.url_of)
         self.device = Device(
             folder,
+            self._relays,
             generation=scene.generation,
             fault=fault,
             starts_per_minute=1000,
@@ -120,6 +125,8 @@ class World:
 
     def __exit__(self, *_) -> None:
         self.device.stop()
+        for relay in self._relays:
+            relay.close()
         call(self._close())
 
     def url_of(self, version: str) -> str:
