@@ -31,17 +31,17 @@ _EVER = 1 << 30  # hops of a redirect loop
 
 def cut_at(n: int) -> Behaviour:
     """FIN in the place of byte n."""
-    return _first_at(n, Exchange.close)
+    return first_at(n, Exchange.close)
 
 
 def reset_at(n: int) -> Behaviour:
     """RST in the place of byte n, after the client's kernel got those before."""
-    return _first_at(n, Exchange.reset)
+    return first_at(n, Exchange.reset)
 
 
 def stall_at(n: int) -> Behaviour:
     """In the place of byte n nothing more comes, until the client closes."""
-    return _first_at(n, Exchange.gone)
+    return first_at(n, Exchange.gone)
 
 
 def cut_head_at(n: int) -> Behaviour:
@@ -66,7 +66,8 @@ def drip(rate: int) -> Behaviour:
     return behave
 
 
-def _first_at(n: int, end: Behaviour) -> Behaviour:
+def first_at(n: int, end: Behaviour) -> Behaviour:
+    """The first connection that gets to byte n comes to this end there, or goes on by it."""
     done = False
 
     async def behave(exchange: Exchange) -> None:
