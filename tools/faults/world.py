@@ -80,8 +80,9 @@ class World:
     folder: a new one; scene: where it begins, None = the first of SCENES; fault: of the flash, see
     port/flashfault.py; options: a dict's text, for ota.init; more: code for the end of boot.py;
     flash: content of the chip, None = the scene's; broker: makes the broker, as Broker does from
-    its two callbacks; device: more options of Device. Attributes: record, approved (version to
-    image), broker, web, backend, device. A context manager.
+    its two callbacks; relays: between device and servers, so that device.link() works; device:
+    more options of Device. Attributes: record, approved (version to image), broker, web, backend,
+    device, ports (of broker and web, as the device knows them). A context manager.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class World:
         more: str = "",
         flash: bytes | None = None,
         broker: Callable = Broker,
+        relays: bool = False,
         **device,
     ):
         self.scene = scene = scene or SCENES[0]
