@@ -20,6 +20,8 @@ LATE_FAILURE = 464  # the one code that may follow a success, see docs/codes.md
 # and what boot.py's guard imported. What grows shows in the soak.
 _HEAP = 2048
 
+_BLOCK = 4096  # bytes: what a broken connection may cost, see docs/limits.md
+
 
 def need(true: object, what: str, world: World) -> None:
     """Raises Failed with the story."""
@@ -69,6 +71,15 @@ def follow(world: World, version: str = LATER, **batch) -> None:
     world.finish(task)
     outcome(world, task, {SUCCEEDED})
     end(world)
+
+
+def resumed(world: World, n: int) -> None:
+    """
+    After a connection that broke at byte n of the file, the next one goes on in the last block
+    that was not full.
+    """
+    starts = [request.start for request in world.web.requests[:2]]
+    need(len(starts) == 2 and n - _BLOCK < starts[1] <= n, f"requests from {starts}", world)
 
 
 def end(world: World) -> None:
