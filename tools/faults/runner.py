@@ -1,5 +1,6 @@
 """Plays cases in processes beside each other, and gathers what came of them."""
 
+import itertools
 import random
 import tempfile
 import time
@@ -84,9 +85,7 @@ def play_all(names: list[str], on_result: Callable[[Result], None]) -> None:
 def _played(pool: ProcessPoolExecutor, names: list[str]) -> Iterator[Result]:
     # Not all at once: an interrupt should not have to wait for thousands.
     coming = iter(names)
-    pending = {
-        pool.submit(play, name) for name, _ in zip(coming, range(WORKERS * _AHEAD), strict=False)
-    }
+    pending = {pool.submit(play, name) for name in itertools.islice(coming, WORKERS * _AHEAD)}
     while pending:
         done, pending = wait(pending, return_when=FIRST_COMPLETED)
         for future in done:
