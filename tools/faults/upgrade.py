@@ -1,10 +1,12 @@
 """The plain case: one upgrade while something goes wrong, and a good one after it."""
 
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from tools.device.supervisor import WDT_RESET
 from tools.platform.model import Task
 
 from . import check
@@ -52,18 +54,47 @@ def play(
     fault: str,
     allowed: frozenset = frozenset((SUCCEEDED, ROLLED_BACK)),
     size: int | None = SMALL,
+    told: bool = True,
 ) -> None:
     """
     An upgrade with faults of the flash; it ends in one of `allowed`, and a later one succeeds.
-    Raises Failed, also when the last fault was not reached.
+    told: see check.outcome. Raises Failed, also when the last fault was not reached.
     """
     with World(folder, scene, fault) as world:
         task = begin(world, size)
         world.finish(task)
-        check.outcome(world, task, allowed)
+        check.outcome(world, task, allowed, told)
         last = max(int(part.split(":")[0]) for part in fault.split(","))
         need(world.device.counters["operations"] > last, "the fault was not reached", world)
         check.follow(world)
+
+
+def bite(world: World, starts: int, most_ms: int) -> None:
+    """
+    Time passes for a device that hangs, until its watchdog is due. starts: how many there were;
+    most_ms: the longest time that it may have been set to. Raises Failed: no watchdog runs.
+    """
+    file = world.device.folder / "flash.bin.wdt"
+    need(file.exists(), "no watchdog runs", world)
+    left = int.from_bytes(file.read_bytes(), "little") - time.monotonic() * 1000
+    need(0 < left <= most_ms, f"the watchdog bites in {left} ms", world)
+    with file.open("r+b") as stream:
+        stream.write((1).to_bytes(8, "little"))
+    world.until(lambda: len(world.record.boots) > starts, "the watchdog bites")
+    cause = world.record.boots[starts].cause
+    need(cause == WDT_RESET, f"started by {cause}, not by the watchdog", world)
+
+
+def outcomes(done: tuple[Operation, ...], *cuts: int) -> frozenset:
+    """
+    What an upgrade with these operations may come to when the power goes at some of them: one that
+    is cut from `set_boot`'s program to the end of the confirmation may roll back.
+    """
+    written = next(one.k for one in done if one.place.startswith("ota_"))
+    records = [one.k for one in done if one.place == "otadata" and one.k > written]
+    # The first one is an erase.
+    late = any(records[1] <= k <= records[-1] for k in cuts)
+    return frozenset((SUCCEEDED, ROLLED_BACK) if late else (SUCCEEDED,))
 
 
 @lru_cache(maxsize=32)
