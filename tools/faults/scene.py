@@ -102,11 +102,16 @@ def _flash(scene: Scene) -> bytes:
                     otadata.set_seq(entry, index + 1)
                     otadata.write(flash, index, entry)
             if scene.age:
-                chip = esp32.Chip(flash, scene.slot)
-                nvs = type("NVS", (esp32.NVS,), {"chip": chip})("app")
+                nvs = open_nvs(flash, scene.slot, "app")
                 for value in range(scene.age):
                     nvs.set_i32("count", value)
         return path.read_bytes()
+
+
+def open_nvs(flash: Flash, running: str, namespace: str) -> esp32.NVS:
+    """A namespace of a chip's NVS as the image in that slot sees it; mounts it."""
+    chip = esp32.Chip(flash, running)
+    return type("NVS", (esp32.NVS,), {"chip": chip})(namespace)
 
 
 def boot_py(port: int, options: str, more: str = "") -> str:

@@ -82,7 +82,8 @@ class World:
     flash: content of the chip, None = the scene's; broker: makes the broker, as Broker does from
     its two callbacks; relays: between device and servers, so that device.link() works; device:
     more options of Device. Attributes: record, approved (version to image), broker, web, backend,
-    device, ports (of broker and web, as the device knows them). A context manager.
+    device, ports (of broker and web, as the device knows them), at_boot (called as Device's
+    on_boot, after the start was recorded). A context manager.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class World:
         self.record = Record()
         self.approved = {OLD: image(OLD)}
         self.news = threading.Condition()
+        self.at_boot: Callable[[Flash, str | None, int], None] | None = None
         self.broker = broker(self._message, self._session)
         self.web = Web()
         self.ports = call(self._listen())
@@ -134,9 +136,11 @@ class World:
     def url_of(self, version: str) -> str:
         return f"http://127.0.0.1:{self.ports[1]}/{version}.bin"
 
-    def offer(self, version: str = NEW, size: int | None = None, **batch) -> Task:
+    def offer(
+        self, version: str = NEW, size: int | None = None, app: str | None = None, **batch
+    ) -> Task:
         """Approves an image, serves it, and begins a batch. batch: of Backend.offer."""
-        content = self.serve(version, size)
+        content = self.serve(version, size, app)
         return self.backend.offer(version, content, **batch)
 
     def serve(self, version: str, size: int | None = None, app: str | None = None) -> bytes:
@@ -222,6 +226,8 @@ class World:
                 version = name
         digests = {name: hashlib.sha256(slot).digest() for name, slot in slots.items()}
         self.record.boots.append(Boot(label, cause, version, digests))
+        if self.at_boot:
+            self.at_boot(flash, label, cause)
         self._event()
 
     def _event(self, what: str = "") -> None:
