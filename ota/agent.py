@@ -22,6 +22,7 @@ _FAILED_BEFORE = const(415)
 _PENDING = const(416)
 _MEMORY = const(436)
 _DIGEST = const(440)
+_READ_BACK = const(452)
 _CANCELLED = const(470)
 _DESTROYED = const(471)
 _ARGUMENT = const(480)
@@ -80,6 +81,8 @@ class OTA:
     total_s = 3600
     #: seconds in which a new image must prove itself
     trial_s = 300
+    #: seconds after a start in which a crash counts, see late.py; 0 = never
+    late_s = 600
     #: called, see above
     on_silent = self_test = on_message = on_info = None
     #: a machine.WDT that poll() feeds
@@ -99,6 +102,8 @@ class OTA:
     _pid = _get_id = _kept = None
     # what is at work: Command or Journal; Upgrade or Download
     _cmd = _job = None
+    # a function that _work() calls besides: the trial's, or that of late.py
+    _aside = None
     _note = ""
 
     def __init__(
@@ -122,14 +127,13 @@ class OTA:
         self._out = []
         self._journal = journal = Journal().load()
 
-        from .trial import begin, step
+        from .trial import begin
 
         if begin(self, journal, version):
-            self._trial = step
             self._cmd = journal
             self._phase = _TRIAL
         # What to go on with, as soon as the platform tells the URL again.
-        if _WAITING <= journal.state <= _SWITCHING:
+        elif _WAITING <= journal.state <= _SWITCHING:
             self._kept = journal.sign
         mqtt_client.set_callback(self._hear)
         try:
@@ -281,6 +285,8 @@ class OTA:
                 self._work()
             except MemoryError:
                 self.cancel(_MEMORY)
+            except OSError:  # the flash cannot be read
+                self.cancel(_READ_BACK)
             except OTAError as e:
                 self.cancel(e.code, e.detail)
 
@@ -291,11 +297,11 @@ class OTA:
         """
         if not self.tested:
             self.tested = False
-        elif not self._told:
+            return
+        if not self._told:
             self._send("version", {"firmwareVersion": self.version}, 1)
-        if self._phase != _TRIAL:
-            self._outcome()
-            self._get_id = self._tell("get", "")
+        self._outcome()
+        self._get_id = self._tell("get", "")
 
     # Messages in
 
@@ -429,11 +435,10 @@ class OTA:
         journal = self._journal
         phase = self._phase
         late = not left(self.due)
-        if phase == _TRIAL:
-            if self._trial(self, journal, self._told):
-                self._told = self._kept = None
-                self._end()
-                self.connected()
+        if self._aside and self._aside(self, journal):  # confirmed
+            self.tested = True
+            self._end()
+            self.connected()
         elif phase == _LEAVE:
             if late or not self._out:
                 machine.reset()

@@ -69,9 +69,9 @@ class Download:
         self.digest = md5()
         self._due = after(0)  # the next try, or once connected the end of patience
 
-    def readinto(self, buf, wait_ms):
+    def readinto(self, buf, ms):
         """
-        Some of the body, into the beginning of buf (memoryview). wait_ms: int, the longest wait
+        Some of the body, into the beginning of buf (memoryview). ms: int, the longest wait
         for data; a connect takes up to 5 s.
 
         Returns int: bytes, 0 = none yet, -1 = it is complete. Raises OTAError 414, 430 to 437.
@@ -86,7 +86,7 @@ class Download:
                 if not left(self._due):
                     self._open()
                 return 0
-            if not self._stream.ready(wait_ms):
+            if not self._stream.ready(ms):
                 return 0 if left(self._due) else self._again(_STALLED)
             rest = self._skip or self.size - self.position
             if rest < len(buf):
@@ -118,14 +118,14 @@ class Download:
             self._stream.close()
             self._raw = None
 
-    def _again(self, code, detail=0):
-        # The next try, each wait longer; or the end of them.
+    def _again(self, code, errno=0):
+        # The next try, each wait longer; or the end of them. errno: or HTTP status.
         self.close()
         self._at = self._cmd.url
         self._hops = 0
         self._tries += 1
         if self._tries > self._ota.tries:
-            raise OTAError(code, detail)
+            raise OTAError(code, errno)
         self._due = after(500 << min(self._tries, 6))
         return 0
 
@@ -140,28 +140,21 @@ class Download:
             self.resumed = True
             if self._ranges:
                 headers["Range"] = "bytes=%d-" % position
-        target = []
-        # requests follows a redirect by calling itself, without limit or time-out: so we stand in
-        # its place.
-        request = requests.request
-        requests.request = lambda *a, **k: target.append(a[1].strip())
-        try:
-            response, self._stream = call(requests, request, "GET", url, headers=headers)
-        finally:
-            requests.request = request
-        if target:
-            url = target[0]
+        response, self._stream = call(requests, requests.get, url, headers=headers)
+        self._raw = response.raw
+        headers = {}
+        for name in response.headers:
+            headers[name.lower()] = response.headers[name]
+        status = response.status_code
+        url = headers.get("location")
+        if url and 300 < status < 400:
+            self.close()
             self._at = "http://" + parts[2] + url if url[:1] == "/" else url
             self._hops += 1
             if self._hops > _REDIRECTS_MAX:
                 raise OTAError(_REDIRECT)
             return
-        self._raw = response.raw
-        headers = {}
-        for name in response.headers:
-            headers[name.lower()] = response.headers[name]
         whole = int(headers.get("content-length", 0))
-        status = response.status_code
         size = self.size
         self._due = after(self._ota.stall_s * 1000)
         if status == 200:

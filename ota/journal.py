@@ -26,13 +26,14 @@ _RECORD_MAX = const(960)  # bytes: all texts at their greatest length, and their
 class Journal:
     """
     The record. state: int; code: int, why it failed, 0 = did not; progress: int, where it stopped;
-    slot: int, subtype of the slot that is written; units: int, how many 64 KiB are in it; msg_id,
+    slot: int, subtype of the slot that is written; units: int, how many 64 KiB are in it; late:
+    int, how many crashes the image that was confirmed last still has, see trial.py; msg_id,
     version, sign: str, of the command; v16, v17, ...: str, the version of the image in that slot
     behind the 16 hex digits that tell its build.
     """
 
     # What is in NVS.
-    state = code = progress = slot = units = turn = 0
+    state = code = progress = slot = units = turn = late = 0
     msg_id = version = sign = ""
 
     def load(self):

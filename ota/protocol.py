@@ -74,6 +74,7 @@ _NOT_STARTED = const(460)
 _SELF_TEST = const(461)
 _NOT_CONNECTED = const(462)
 _OTHER_VERSION = const(463)
+_LATE = const(464)
 # 47x cancelled
 _CANCELLED = const(470)
 _DESTROYED = const(471)
@@ -96,7 +97,6 @@ class OTAError(Exception):
     """
 
     def __init__(self, code, detail=0):
-        super().__init__(code, detail)
         self.code = code
         self.detail = detail
 
@@ -112,17 +112,17 @@ def encode(msg_id, data, code=None):
     return json.dumps(message).encode()
 
 
-def decode(payload):
+def decode(data):
     """
-    Takes a message apart. payload: bytes, at most 16 KiB.
+    Takes a message apart. data: bytes, at most 16 KiB.
 
     Returns (msgId str, "" when there is none; code, None when there is none; data: dict, or what
     stands in its place). Raises OTAError 410 when it is no JSON object or its msgId is not one.
     Source: the guidance prints keys with stray spaces, so white space goes from every key.
     """
     try:
-        if len(payload) <= _MESSAGE_MAX:
-            message = _stripped(json.loads(payload), {})
+        if len(data) <= _MESSAGE_MAX:
+            message = _stripped(json.loads(data), {})
             msg_id = message.get("msgId", "")
             if type(msg_id) is int:
                 msg_id = str(msg_id)
@@ -177,9 +177,9 @@ class Command:
             raise OTAError(_URL)
 
 
-def is_text(text, others, longest):
-    """True for a str of 1 to longest characters of A-Z a-z 0-9 and others."""
-    if not isinstance(text, str) or not 0 < len(text) <= longest:
+def is_text(text, others, size):
+    """True for a str of 1 to size characters of A-Z a-z 0-9 and others."""
+    if not isinstance(text, str) or not 0 < len(text) <= size:
         return False
     for c in text:
         if not (c.isalpha() or c.isdigit() or c in others):

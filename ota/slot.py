@@ -34,10 +34,10 @@ def running():
     return Partition(Partition.RUNNING)
 
 
-def head(partition):
-    """The first 208 bytes of the image in a partition: bytearray."""
+def head(part):
+    """The first 208 bytes of the image in a Partition: bytearray."""
     buf = bytearray(_HEAD)
-    partition.readblocks(0, buf, 0)
+    part.readblocks(0, buf, 0)
     return buf
 
 

@@ -27,9 +27,9 @@ def after(ms):
     return ticks_add(ticks_ms(), ms)
 
 
-def left(deadline):
+def left(end):
     """Milliseconds to a deadline, 0 when it is over; right for deadlines up to 6 days away."""
-    return max(ticks_diff(deadline, ticks_ms()), 0)
+    return max(ticks_diff(end, ticks_ms()), 0)
 
 
 class Stream:
@@ -94,17 +94,18 @@ class Stream:
         return data
 
     def readline(self):
-        """A line of the HTTP headers; ValueError when they are too long."""
+        """A line of the HTTP headers, whole; ValueError when they are too long."""
         line = b""
         while line[-1:] != b"\n":
             part = self._some(self._sock.readline, _PIECE)
             if not part:
-                break
+                raise OSError(ETIMEDOUT)
             line += part
             self._room -= len(part)
             if self._room < 0:
                 raise ValueError
-        return line
+        # requests must not know a Location: it would follow it, without limit or time-out.
+        return b"l" + line[1:] if line[:1] == b"L" else line
 
     def write(self, data, n=None):
         sock = self._sock
@@ -127,7 +128,7 @@ class Stream:
         raise OSError(ETIMEDOUT)
 
 
-def call(module, function, *args, **named):
+def call(module, method, *args, **named):
     """
     Calls a function of a library that opens a connection, so that it ends within about 4 s (and
     the time for DNS).
@@ -137,7 +138,7 @@ def call(module, function, *args, **named):
     kept = module.socket
     module.socket = stream = Stream()
     try:
-        return function(*args, **named), stream
+        return method(*args, **named), stream
     except Exception:
         stream.close()  # the libraries do not always
         raise

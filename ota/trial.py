@@ -15,6 +15,7 @@ import machine
 from .slot import head, records, running
 from .stream import after, left
 
+_SWITCH = const(453)
 _NOT_STARTED = const(460)
 _SELF_TEST = const(461)
 _NOT_CONNECTED = const(462)
@@ -33,10 +34,10 @@ _WDT_MS = const(120000)
 _NEVER_MS = const(0x7FFFFFFF)
 
 
-def begin(ota, journal, default):
+def begin(ota, journal, version):
     """
     At every start. Sets ota.version: frozen into the running image, in its descriptor, noted when
-    it was written, or default.
+    it was written, or the argument.
 
     What became of a switch: the journal is DONE then, else left as it is. Returns True when a
     trial begins.
@@ -45,16 +46,18 @@ def begin(ota, journal, default):
     image = head(running())
     path = sys.path[:]
     # A file `firmware.py` would stay the same whatever image runs.
-    sys.path[:] = [p for p in path if p.endswith(".frozen")]
-    version = None
+    for folder in path:
+        if not folder.endswith(".frozen"):
+            sys.path.remove(folder)
+    found = None
     try:
-        version = image[48:80].decode().rstrip("\0")
+        found = image[48:80].decode().rstrip("\0")
     except Exception:  # no text: a start must not fail for it
         pass
     try:
         import firmware
 
-        version = firmware.VERSION
+        found = firmware.VERSION
     except Exception:  # none
         pass
     sys.path[:] = path
@@ -62,12 +65,16 @@ def begin(ota, journal, default):
     # Noted for exactly this build: by the first bytes of the ELF's SHA-256.
     if noted[:16] != hexlify(image[176:184]).decode():
         noted = ""
-    ota.version = version or noted[16:] or default
+    ota.version = found or noted[16:] or version
 
     # Code costs heap: what is done with goes, as soon as the last function is.
     del sys.modules["ota.trial"]
     del sys.modules["ota"].trial
 
+    if journal.late:
+        from .late import begin
+
+        begin(ota, journal, here)
     switching = journal.state == _SWITCHING
     for state, slot, _, _ in records():
         if slot == here:
@@ -75,6 +82,7 @@ def begin(ota, journal, default):
                 ota.wdt = machine.WDT(timeout=_WDT_MS)
                 ota.due = after(ota.trial_s * 1000)
                 ota.tested = None
+                ota._aside = step
                 return True
         # Earlier failures are not among the records any more, see Slot.
         elif switching and slot == journal.slot:
@@ -88,11 +96,13 @@ def begin(ota, journal, default):
         journal.save(_DONE)
 
 
-def step(ota, journal, told):
+def step(ota, journal):
     """
-    While the trial lasts: MQTT is reached, then the self-test passes, then the platform has the
-    version (told: bool). Returns True when the image is confirmed; restarts when it failed, why is
-    in the journal.
+    While the trial lasts: MQTT is reached, then the self-test passes. Returns True when the image
+    is confirmed; restarts when it failed, why is in the journal.
+
+    The version is told only after that: the platform takes it for success, and what is confirmed
+    cannot be taken back by a power cut.
 
     The self-test is asked until it says True (good) or False (bad); None = not yet. What it raises
     counts as False.
@@ -111,17 +121,24 @@ def step(ota, journal, told):
                 good = ota.self_test()
             except Exception:
                 good = False
+        late = late or good is not None
         if good:
-            ota.tested = True
-            ota.connected()
-        late = good is False or late and not good
-    elif told:
-        # It marks the record that is active: ours, see begin().
-        running().mark_app_valid_cancel_rollback()
-        ota.wdt = machine.WDT(timeout=_NEVER_MS)
-        if journal.state == _SWITCHING:
-            journal.save(_DONE)
-        return True
+            code = _SWITCH
+            try:
+                # It marks the record that is active: ours, see begin(). Flash may fail silently.
+                running().mark_app_valid_cancel_rollback()
+                for record in records():
+                    if record[:2] == (_VALID, running().info()[1]):
+                        ota.wdt = machine.WDT(timeout=_NEVER_MS)
+                        journal.code = 0
+                        from .late import arm
+
+                        arm(ota, journal, record[1])
+                        if journal.state == _SWITCHING:
+                            journal.save(_DONE)
+                        return True
+            except OSError:
+                pass
     if late:
         journal.code = code
         try:
