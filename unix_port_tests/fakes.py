@@ -37,7 +37,12 @@ class Reset(Exception):
 
 
 class Machine:
-    """Stands for the module machine. resets: how many; timeouts: ms, of the watchdogs; fed."""
+    """
+    Stands for the module machine. resets: how many; timeouts: ms, of the watchdogs; fed; cause:
+    what reset_cause() says.
+    """
+
+    cause = 1  # machine.PWRON_RESET
 
     def __init__(self):
         self.resets = self.fed = 0
@@ -46,6 +51,9 @@ class Machine:
     def reset(self):
         self.resets += 1
         raise Reset
+
+    def reset_cause(self):
+        return self.cause
 
     def WDT(self, id=0, timeout=5000):
         self.timeouts.append(timeout)
@@ -240,6 +248,8 @@ class Case(unittest.TestCase):
         stream = sys.modules["ota.stream"]
         stream.ticks_ms, stream.socket, stream.select = self._kept
         self._exchange(self._module)
+        if sys.modules.pop("ota.late", None):  # it would keep the machine of this test
+            del sys.modules["ota"].late
         bootrecords.write(*self._records)
         forget()
         for name in [name for name in self.__dict__ if name[0] != "_"]:

@@ -47,6 +47,7 @@ def moved(location):
 
 class DownloadCase(Case):
     def download(self, url="http://host:8080/file.bin", size=SIZE, **settings):
+        del self.net.sockets[:]  # the heap has no room for those of a loop
         ota = Settings()
         for name in settings:
             setattr(ota, name, settings[name])

@@ -5,7 +5,7 @@ Source of the expected values: the codes in docs/protocol.md.
 """
 
 import sys
-from errno import ECONNREFUSED, ECONNRESET
+from errno import ECONNREFUSED, ECONNRESET, ETIMEDOUT
 
 from fakes import END
 from test_download import BODY, OK, WHOLE, DownloadCase, head, moved, partial
@@ -90,14 +90,12 @@ class ConnectionTests(DownloadCase):
 class StatusTests(DownloadCase):
     def test_final_ones_are_431_at_once(self):
         for status in (400, 401, 403, 404, 410, 429, 304, 204):
-            del self.net.sockets[:]
             self.download()
             self.net.script(head(b"%d X" % status), END)
             self.assertFails(431, status, connections=1)
 
     def test_passing_ones_are_431_after_all_tries(self):
         for status in (500, 502, 503):
-            del self.net.sockets[:]
             self.download()
             for _ in range(6):
                 self.net.script(head(b"%d X" % status), END)
@@ -123,10 +121,20 @@ class StatusTests(DownloadCase):
             self.net.script(answer, END)
             self.assertFails(431)
 
-    def test_no_answer_at_all_is_431(self):
-        self.download(tries=0)
-        self.net.script(END)
-        self.assertFails(431)
+    def test_head_that_is_cut_off_is_430(self):
+        # Also between two lines, where it could pass for a whole one.
+        for answer in (WHOLE, moved(b"/other")):
+            for cut in range(len(answer)):
+                self.download(tries=0)
+                self.net.script(answer[:cut], END)
+                self.assertFails(430, ETIMEDOUT)
+
+    def test_redirect_whose_head_is_cut_off_is_not_followed(self):
+        self.download(tries=1)
+        self.net.script(moved(b"/other")[:-2], END)
+        self.net.script(WHOLE, BODY, END)
+        self.assertWhole()
+        self.assertEqual(self.lines()[0].split(" ")[1], "/file.bin")
 
     def test_head_without_end_is_431(self):
         self.download(tries=0)
@@ -150,7 +158,7 @@ class Requests:
     def __init__(self, attributes):
         self._attributes = attributes
 
-    def request(self, method, url, headers):
+    def get(self, url, headers):
         stream = self.socket.socket()
         stream.connect(("host", 80))
         response = Answer()
@@ -183,7 +191,6 @@ class StrangeRequestsTests(DownloadCase):
             {"headers": [("Content-Length", "1024")]},
             {},  # none at all, as old ones have it
         ):
-            del self.net.sockets[:]
             self._module.requests = Requests(attributes)
             self.download(tries=2)
             for _ in range(3):
@@ -245,14 +252,12 @@ class StallTests(DownloadCase):
 class LengthTests(DownloadCase):
     def test_other_length_than_told_is_433_at_once(self):
         for length in (1023, 1025, 1 << 40, -5):
-            del self.net.sockets[:]
             self.download()
             self.net.script(head(b"200 OK", b"Content-Length: %d" % length), BODY, END)
             self.assertFails(433, connections=1)
 
     def test_no_length_anywhere_is_433(self):
         for answer in (OK, head(b"200 OK", b"Content-Length: 0")):
-            del self.net.sockets[:]
             self.download(size=None)
             self.net.script(answer, BODY, END)
             self.assertFails(433, connections=1)
@@ -282,6 +287,34 @@ class AddressTests(DownloadCase):
             self.assertEqual(self.net.asked, [("host", 8080), ("other", 81)])
             self.assertEqual(self.lines()[0].split(" ")[1], "/x/y?z")
             self.assertIn("Host: other:81", self.lines())
+
+    def test_redirect_by_any_spelling_of_the_header(self):
+        for name in (b"Location", b"location", b"LOCATION", b"lOCATION"):
+            for space in (b"", b" ", b"  "):
+                self.download()
+                self.net.script(head(b"302 Found", name + b":" + space + b"/x/y"), END)
+                self.net.script(WHOLE, BODY, END)
+                self.assertWhole()
+                self.assertEqual(len(self.net.sockets), 2, name)
+                self.assertEqual(self.lines()[0].split(" ")[1], "/x/y")
+
+    def test_endless_redirect_by_any_spelling_is_434(self):
+        for name in (b"location", b"LOCATION"):
+            self.download()
+            for _ in range(9):
+                self.net.script(head(b"302 Found", name + b": /again"), END)
+            self.assertFails(434, connections=4)
+
+    def test_redirect_without_an_address_is_431(self):
+        for line in (b"Location:", b"Content-Location: /x"):
+            self.download()
+            self.net.script(head(b"302 Found", line), END)
+            self.assertFails(431, 302)
+
+    def test_location_of_what_is_no_redirect_means_nothing(self):
+        self.download()
+        self.net.script(head(b"200 OK", b"Location: /x"), BODY, END)
+        self.assertWhole()
 
     def test_redirect_to_a_path(self):
         self.download()

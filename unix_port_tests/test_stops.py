@@ -5,6 +5,7 @@ Source of the expected values: "Messages", "Device rules" and codes in docs/prot
 """
 
 import sys
+import unittest
 
 import bootrecords
 import images
@@ -189,9 +190,10 @@ class MemoryTests(StopCase):
         bootrecords.write((1, bootrecords.PENDING_VERIFY), bootrecords.BLANK)
         self.start(self_test=lambda: None)
         self.poll(4)
-        step, self.agent._trial = self.agent._trial, self.fail
+        step, self.agent._aside = self.agent._aside, self.fail
         self.poll()
-        self.agent._trial = step
+        self.assertEqual(self.sent("progress"), [])
+        self.agent._aside = step
         self.agent.self_test = lambda: True
         self.poll(6)
         self.assertEqual(bootrecords.states()[0], (1, bootrecords.VALID))
@@ -316,6 +318,38 @@ class PowerCutTests(StopCase):
         self.poll(5)
         self.assertEqual(self.net.sockets, [])
         self.assertEqual(self.progress(), [])
+
+
+class FlashTests(StopCase):
+    def test_slot_that_cannot_be_read_in_a_resume_is_452(self):
+        try:
+            import simulator
+        except ImportError:
+            raise unittest.SkipTest("no simulator: the flash cannot be made to fail")
+        self.download(17, 18)
+        file = self.file
+        block = bytearray(_BLOCK)
+        slot = bootrecords.slot(bootrecords.OTHER)
+        slot.readblocks(3, block)
+        simulator.fault(0, "unread")
+        slot.writeblocks(3, block, 0)  # changes nothing; the next one to read it fails
+        block = None
+        self.agent = None  # the power goes; the heap has room for one
+        self.start()
+        self.poll(3)
+        self.net.sockets[:] = []
+        self.answer(data(sign=file.sign, size=file.size))
+        self.poll_until(lambda: self.progress()[1:])
+        self.assertEqual(self.progress(), [("downloading", 0, None), ("failed", 0, 452)])
+        self.assertEqual(self.net.sockets, [])
+        self.assertFalse(self.agent.is_fetching())
+        self.poll(3)
+        # It is over; the next command is taken.
+        del self.client.sent[:]
+        self.net.script(b"HTTP/1.0 200 OK\r\n\r\n")
+        self.command("m2", sign="f" * 32)
+        self.poll(3)
+        self.assertEqual(self.progress(), [("downloading", 0, None)])
 
 
 class WatchdogTests(StopCase):

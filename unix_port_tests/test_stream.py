@@ -185,10 +185,23 @@ class ReadlineTests(StreamCase):
             self.assertEqual(one.readline(), expected)
         self.assertEqual(one.read(4), b"body")
 
-    def test_line_without_an_end(self):
-        for script, expected in (([b""], b""), ([b"A: b", b""], b"A: b")):
+    def test_stream_that_ends_inside_a_line(self):
+        for script in ([b""], [b"A: b", b""], [b"A: b\r", 20, b""]):
             _, one = self.connected(*script)
-            self.assertEqual(one.readline(), expected)
+            self.assertTrue(self.fails(ETIMEDOUT, one.readline), script)
+
+    def test_location_is_hidden_from_the_library(self):
+        # requests looks for lines that begin with "Location:". Source: its __init__.py.
+        for line, expected in (
+            (b"Location: /x", b"location: /x"),
+            (b"LOCATION: /x", b"lOCATION: /x"),
+            (b"location: /x", b"location: /x"),
+            (b"Last-Modified: L", b"last-Modified: L"),
+            (b"Content-Location: /x", b"Content-Location: /x"),
+        ):
+            for at in range(1, len(line)):
+                _, one = self.connected(line[:at], 1, line[at:] + b"\r\n")
+                self.assertEqual(one.readline(), expected + b"\r\n")
 
     def test_line_that_never_ends(self):
         _, one = self.connected(*([b"x" * 512] * 17))

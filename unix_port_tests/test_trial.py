@@ -13,7 +13,7 @@ import unittest
 
 import bootrecords as boot
 import images
-from trials import DONE, FETCHING, FROZEN, SWITCHING, TOLD, Agent, Command, TrialCase
+from trials import DONE, FETCHING, FROZEN, SWITCHING, TOLD, Agent, Command, Restart, TrialCase
 
 from ota.journal import Journal
 from ota.slot import head as slot_head
@@ -97,6 +97,10 @@ class HeapTests(TrialCase):
         self.assertFalse("ota.trial" in sys.modules)
         self.assertFalse(hasattr(ota, "trial"))
 
+    def test_late_failure_is_not_loaded_when_there_is_none(self):
+        self.begin()
+        self.assertFalse("ota.late" in sys.modules)
+
 
 class BeginTests(TrialCase):
     def test_pending_here_begins_a_trial(self):
@@ -116,11 +120,17 @@ class BeginTests(TrialCase):
         left = time.ticks_diff(self.agent.due, time.ticks_ms())
         self.assertTrue(280000 < left <= 300000, left)
 
+    def test_trial_is_at_work_from_then_on(self):
+        self.begins(((1, boot.PENDING_VERIFY), boot.BLANK), slot=boot.HERE)
+        self.assertIs(self.agent._aside, self.trial.step)
+        self.assertIsNone(self.agent.tested)
+
     def test_no_trial_no_watchdog(self):
         for state in (boot.VALID, boot.NEW, boot.UNDEFINED):
             self.assertFalse(self.begins(((1, state), boot.BLANK), 0), state)
         self.assertEqual(self.machine.timeouts, [])
         self.assertIsNone(self.agent.wdt)
+        self.assertIsNone(self.agent._aside)
 
     def test_no_records(self):
         self.assertFalse(self.begins((boot.BLANK, boot.BLANK), 0))
@@ -232,8 +242,8 @@ class BootLoaderTests(TrialCase):
     def test_new_image_confirms_itself_and_stays(self):
         self.assertIs(self.start("ota_1"), True)
         self.assertEqual(self.agent.version, "2.0.0")
-        self.agent.tested = True
-        self.assertIs(self.trial.step(self.agent, self.journal, True), True)
+        self.agent.tested = False
+        self.assertIs(self.trial.step(self.agent, self.journal), True)
         self.assertFalse(self.start("ota_1"))
         self.assertEqual(self.agent.version, "2.0.0")
         self.assertEqual(self.remembered(), (DONE, 0))
@@ -242,6 +252,23 @@ class BootLoaderTests(TrialCase):
         self.assertIs(self.start("ota_1"), True)
         self.assertFalse(self.start("ota_0"))
         self.assertEqual(self.remembered(), (DONE, 460))
+
+    def test_image_that_cannot_confirm_itself_is_rolled_back_with_453(self):
+        import simulator
+
+        for faults in (((0, "error"),), ((1, "error"),), ((0, "skip"), (1, "skip"))):
+            self.assertIs(self.start("ota_1"), True)
+            self.agent.tested = False
+            for fault in faults:
+                simulator.fault(*fault)
+            with self.assertRaises(Restart):
+                self.trial.step(self.agent, self.journal)
+            self.assertFalse(self.start("ota_0"))
+            self.assertEqual(self.remembered(), (DONE, 453), faults)
+            # The same once more, as the next upgrade does it.
+            boot.write((1, boot.VALID), boot.BLANK)
+            self.journal.take(Command, SWITCHING, boot.OTHER)
+            boot.slot(boot.OTHER).set_boot()
 
     def test_image_that_the_boot_loader_refuses(self):
         self.write(b"")  # it went bad after the switch

@@ -1,5 +1,5 @@
 """
-What the tests of ota/trial.py share: a device that may restart, its journal, its boot records.
+What the tests of ota/trial.py and ota/late.py share: a device that may restart, its journal, its boot records.
 
 A restart of the device is an exception here.
 """
@@ -10,6 +10,7 @@ import unittest
 
 import bootrecords as boot
 import images
+import machine
 from esp32 import NVS
 
 from ota.journal import Journal
@@ -28,10 +29,15 @@ class Restart(Exception):
 
 
 class Machine:
-    """The module `machine`: notes each watchdog's time-out."""
+    """The module `machine`. timeouts: ms, of the watchdogs; cause: what reset_cause() says."""
+
+    cause = 1  # machine.PWRON_RESET
 
     def __init__(self):
         self.timeouts = []
+
+    def reset_cause(self):
+        return self.cause
 
     def WDT(self, timeout):
         self.timeouts.append(timeout)
@@ -51,12 +57,11 @@ class Agent:
     """What the trial needs of ota.OTA."""
 
     trial_s = 300
+    late_s = 600
     self_test = wdt = tested = None
-    version = due = None
-    reports = 0
-
-    def connected(self):
-        self.reports += 1
+    version = due = calm = None
+    _aside = None
+    _phase = 1  # ready
 
 
 class TrialCase(unittest.TestCase):
@@ -65,6 +70,7 @@ class TrialCase(unittest.TestCase):
         self._path = sys.path[:]
         self.forget()
         self.machine = Machine()
+        sys.modules["machine"] = self.machine  # for what is loaded from here on
         self.agent = Agent()
         self.load()
         self.running = images.head()  # what the running slot begins with, see load()
@@ -72,6 +78,8 @@ class TrialCase(unittest.TestCase):
 
     def tearDown(self):
         sys.path[:] = self._path
+        sys.modules["machine"] = machine
+        self.unload()
         sys.modules.pop("firmware", None)
         for name in (FROZEN + "/firmware.py", "firmware.py"):
             try:
@@ -100,6 +108,14 @@ class TrialCase(unittest.TestCase):
         trial.machine = self.machine
         trial.head = lambda partition: self.running
         self.trial = trial
+
+    def unload(self):
+        # A module that stays loaded would keep the machine of this test.
+        import ota
+
+        for name in ("trial", "late"):
+            if sys.modules.pop("ota." + name, None):
+                delattr(ota, name)
 
     def begin(self):
         return self.trial.begin(self.agent, self.journal, "0.9")
