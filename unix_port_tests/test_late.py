@@ -1,0 +1,310 @@
+"""
+Tests of ota/late.py: an image that was confirmed, and crashes in its first starts.
+
+The device is fresh: ota_0 runs, ota_1 holds a whole image. Over the boot loader, with the agent:
+test_late_agent.py. Source of the expected values: docs/hardware.md, "Boot records"; the causes of
+a reset are those of MicroPython's machine module on the ESP32.
+"""
+
+import sys
+import time
+
+import bootrecords as boot
+import images
+from esp32 import Partition
+from trials import DONE, FETCHING, SWITCHING, TOLD, Agent, Command, Restart, TrialCase
+
+import ota
+from ota.journal import Journal
+
+POWER_ON = 1
+HARD = 2
+WDT = 3
+DEEP_SLEEP = 4
+SOFT = 5
+
+BEGIN = 3  # phase of the agent: an upgrade is about to write
+
+# ota_0 was confirmed last, ota_1 is what ran before.
+AFTER_UPGRADE = (3, boot.VALID), (2, boot.VALID)
+
+
+def boots():
+    # The slot that the next start takes.
+    return Partition(Partition.BOOT).info()[1]
+
+
+class LateCase(TrialCase):
+    def setUp(self):
+        super().setUp()
+        self.write(images.application())
+
+    def write(self, image):
+        # Into ota_1.
+        block = bytearray(b"\xff" * 4096)
+        block[: len(image)] = image
+        boot.slot(boot.OTHER).writeblocks(0, block)
+
+    def starts(
+        self,
+        lives,
+        cause,
+        slot=boot.HERE,
+        records=AFTER_UPGRADE,
+        state=TOLD,
+        late_s=600,
+        keep=False,
+    ):
+        # A start with so many lives of the image in that slot: True = a trial, False = none,
+        # "restart". keep: the boot records and the journal are those of the start before.
+        if not keep:
+            boot.write(*records)
+            self.forget()
+            self.journal = Journal()
+            self.journal.late = slot << 3 | lives
+            self.journal.take(Command, state, slot)
+        self.journal = Journal().load()
+        self.unload()
+        self.load()
+        self.machine.cause = cause
+        self.agent = Agent()
+        self.agent.late_s = late_s
+        try:
+            return self.begin()
+        except Restart:
+            return "restart"
+
+    def lives(self):
+        # As the next start finds them: (slot, how many).
+        late = Journal().load().late
+        return late >> 3, late & 7
+
+    def assertForgotten(self, why=None):
+        # Nothing is watched any more, in NVS neither, and the code is gone from the heap.
+        self.assertEqual(Journal().load().late, 0, why)
+        self.assertEqual(self.journal.late, 0, why)
+        self.assertIsNone(self.agent._aside, why)
+        self.assertFalse("ota.late" in sys.modules, why)
+        self.assertFalse(hasattr(ota, "late"), why)
+
+
+class ArmTests(LateCase):
+    def arm(self, slot):
+        from ota.late import arm
+
+        self.agent._aside = self.trial.step
+        arm(self.agent, self.journal, slot)
+
+    def test_three_crashes_of_the_slot_that_was_confirmed(self):
+        for slot in (boot.HERE, boot.OTHER, 0x1F):
+            self.arm(slot)
+            self.assertEqual((self.journal.late >> 3, self.journal.late & 7), (slot, 4))
+
+    def test_watches_for_late_s(self):
+        self.agent.late_s = 77
+        self.arm(boot.HERE)
+        left = time.ticks_diff(self.agent.calm, time.ticks_ms())
+        self.assertTrue(60000 < left <= 77000, left)
+        self.assertFalse(self.agent._aside in (None, self.trial.step))
+
+    def test_caller_writes_the_journal(self):
+        turn = self.journal.turn
+        self.arm(boot.HERE)
+        self.assertEqual(self.journal.turn, turn)
+
+    def test_nothing_with_late_s_0(self):
+        self.agent.late_s = 0
+        self.arm(boot.HERE)
+        self.assertEqual(self.journal.late, 0)
+        self.assertIsNone(self.agent._aside)
+        self.assertIsNone(self.agent.calm)
+
+
+class CountTests(LateCase):
+    def test_crash_takes_a_life(self):
+        for cause in (HARD, WDT):
+            for lives in (4, 3):
+                self.assertFalse(self.starts(lives, cause), cause)
+                self.assertEqual(self.lives(), (boot.HERE, lives - 1), cause)
+
+    def test_what_is_no_crash_takes_none(self):
+        for cause in (POWER_ON, DEEP_SLEEP, SOFT, 0):
+            for lives in (4, 3, 2):
+                self.assertFalse(self.starts(lives, cause), cause)
+                self.assertEqual(self.lives(), (boot.HERE, lives), cause)
+                self.assertEqual(boots(), boot.HERE)
+
+    def test_start_without_a_crash_writes_nothing(self):
+        self.starts(3, POWER_ON)
+        turn = Journal().load().turn
+        self.assertFalse(self.starts(3, POWER_ON, keep=True))
+        self.assertEqual(Journal().load().turn, turn)
+
+    def test_each_start_watches_anew(self):
+        for cause in (POWER_ON, HARD):
+            self.starts(4, cause)
+            left = time.ticks_diff(self.agent.calm, time.ticks_ms())
+            self.assertTrue(580000 < left <= 600000, left)
+            self.assertIsNotNone(self.agent._aside)
+            self.assertTrue(hasattr(ota, "late"))
+
+    def test_record_of_the_upgrade_stays_as_it_is(self):
+        for state in (0, 1, FETCHING, DONE, TOLD):
+            self.starts(4, HARD, state=state)
+            found = Journal().load()
+            self.assertEqual((found.state, found.code, found.msg_id), (state, 0, "17"))
+
+    def test_third_crash_goes_back(self):
+        for cause in (HARD, WDT):
+            self.assertFalse(self.starts(4, cause))
+            self.assertFalse(self.starts(0, cause, keep=True))
+            self.assertEqual(boots(), boot.HERE)
+            self.assertEqual(self.starts(0, cause, keep=True), "restart")
+            self.assertEqual(boots(), boot.OTHER)
+            self.assertEqual(self.lives(), (boot.HERE, 1))
+
+    def test_crashes_between_power_cuts_add_up(self):
+        self.assertFalse(self.starts(4, HARD))
+        for cause in (POWER_ON, WDT, SOFT, DEEP_SLEEP):
+            self.assertFalse(self.starts(0, cause, keep=True), cause)
+        self.assertEqual(self.starts(0, HARD, keep=True), "restart")
+
+    def test_power_cut_before_the_switch_does_not_save_it(self):
+        # The third crash was counted, set_boot did not come.
+        for cause in (POWER_ON, HARD, SOFT):
+            self.assertEqual(self.starts(1, cause), "restart", cause)
+            self.assertEqual(boots(), boot.OTHER)
+
+    def test_running_slots_record_in_either_sector(self):
+        for records in (
+            (boot.BLANK, (3, boot.VALID)),
+            ((3, boot.VALID), boot.BLANK),
+            ((2, boot.VALID), (3, boot.VALID)),
+        ):
+            self.assertEqual(self.starts(2, HARD, records=records), "restart")
+            self.assertEqual(boots(), boot.OTHER)
+
+
+class GiveUpTests(LateCase):
+    def test_other_slot_had_its_chance(self):
+        for state in (boot.ABORTED, boot.INVALID):
+            mine, other = (3, boot.VALID), (4, state)
+            for records in ((mine, other), (other, mine)):
+                self.assertFalse(self.starts(2, HARD, records=records), records)
+                self.assertForgotten(records)
+                self.assertEqual(boots(), boot.HERE)
+                self.assertEqual(boot.states(), list(records))
+
+    def test_other_slot_is_not_whole(self):
+        for image in (b"", b"\xe9" * 100, images.application()[:-1]):
+            self.write(image)
+            self.assertFalse(self.starts(2, WDT), len(image))
+            self.assertForgotten(len(image))
+            self.assertEqual(boots(), boot.HERE)
+
+    def test_is_given_up_once(self):
+        self.write(b"")
+        self.starts(2, HARD)
+        turn = Journal().load().turn
+        self.write(images.application())
+        for _ in range(4):
+            self.assertFalse(self.starts(0, HARD, keep=True))
+        self.assertEqual(Journal().load().turn, turn)
+        self.assertEqual(boots(), boot.HERE)
+
+    def test_no_outcome_comes_of_it(self):
+        self.write(b"")
+        self.starts(2, HARD)
+        self.assertEqual(self.remembered(), (TOLD, 0))
+
+    def test_late_s_0_ends_what_was_armed(self):
+        for lives in (4, 2, 1):
+            self.assertFalse(self.starts(lives, HARD, late_s=0))
+            self.assertForgotten(lives)
+            self.assertEqual(boots(), boot.HERE)
+
+    def test_other_slot_was_flashed_by_cable(self):
+        # Another image runs than the one that is armed: its crashes are not counted.
+        for lives in (4, 3, 2):
+            self.assertFalse(self.starts(lives, HARD, slot=boot.OTHER))
+            self.assertForgotten(lives)
+            self.assertEqual(self.remembered(), (TOLD, 0))
+            self.assertEqual(boots(), boot.HERE)
+
+
+class BackTests(LateCase):
+    # ota_1 crashed; ota_0 is what ran before, and its record what set_boot left.
+    RECORDS = (3, boot.PENDING_VERIFY), (2, boot.VALID)
+
+    def back(self, **more):
+        return self.starts(1, HARD, boot.OTHER, self.RECORDS, **more)
+
+    def test_is_confirmed_without_a_trial(self):
+        for late_s in (600, 0):
+            self.assertFalse(self.back(late_s=late_s))
+            self.assertEqual(boot.states(), [(3, boot.VALID), (2, boot.VALID)])
+            self.assertForgotten(late_s)
+
+    def test_is_to_be_told_as_464(self):
+        for state in (0, 1, FETCHING, SWITCHING, DONE, TOLD):
+            self.back(state=state)
+            found = Journal().load()
+            self.assertEqual((found.state, found.code, found.msg_id), (DONE, 464, "17"), state)
+
+    def test_crashes_from_then_on_are_not_counted(self):
+        self.back()
+        for _ in range(4):
+            self.assertFalse(self.starts(0, HARD, keep=True))
+        self.assertEqual(boots(), boot.HERE)
+        self.assertEqual(self.remembered(), (DONE, 464))
+
+    def test_power_cut_before_the_report_was_noted(self):
+        # It is VALID already; the start after that notes it.
+        self.assertFalse(self.starts(1, POWER_ON, boot.OTHER))
+        self.assertEqual(self.remembered(), (DONE, 464))
+        self.assertForgotten()
+
+
+class CalmTests(LateCase):
+    def watch(self, state=TOLD):
+        self.starts(3, POWER_ON, state=state)
+
+    def look(self):
+        # As _work() does it: nothing is confirmed, so the rest of it goes on.
+        self.assertFalse(self.agent._aside(self.agent, self.journal))
+
+    def test_goes_on_while_late_s_lasts(self):
+        self.watch()
+        turn = Journal().load().turn
+        for _ in range(3):
+            self.look()
+        self.assertIsNotNone(self.agent._aside)
+        self.assertEqual(self.lives(), (boot.HERE, 3))
+        self.assertEqual(Journal().load().turn, turn)
+
+    def test_is_over_after_it(self):
+        for state in (0, 1, FETCHING, DONE, TOLD):
+            self.watch(state)
+            self.agent.calm = time.ticks_ms()
+            self.look()
+            self.assertForgotten(state)
+            self.assertEqual(self.remembered(), (state, 0))
+
+    def test_is_over_when_an_upgrade_begins(self):
+        for phase in (1, 2, 4, 5, 7):
+            self.watch()
+            self.agent._phase = phase
+            self.look()
+            self.assertEqual(self.lives(), (boot.HERE, 3), phase)
+        self.agent._phase = BEGIN
+        self.look()
+        self.assertForgotten()
+
+    def test_crash_after_it_is_an_ordinary_one(self):
+        self.watch()
+        self.agent.calm = time.ticks_ms()
+        self.look()
+        for _ in range(4):
+            self.assertFalse(self.starts(0, HARD, keep=True))
+        self.assertEqual(boots(), boot.HERE)
+        self.assertForgotten()
