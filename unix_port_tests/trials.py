@@ -1,5 +1,6 @@
 """
-What the tests of ota/trial.py and ota/late.py share: a device that may restart, its journal, its boot records.
+What the tests of ota/trial.py and ota/late.py share: a device that may restart, its journal, its
+boot records.
 
 A restart of the device is an exception here.
 """
