@@ -68,6 +68,12 @@ class Backend:
         """The version that its batch brings."""
         return self._logic.books.target(task).version
 
+    def attempts(self, version: str) -> int:
+        """How often this version was asked for."""
+        with self._lock:
+            tasks = self._logic.books.tasks_of(self.device)
+            return sum(task.attempt + 1 for task in tasks if self.version_of(task) == version)
+
     def receive(self, name: str, payload: bytes) -> None:
         """A message of the device. name: the last part of its topic."""
         with self._lock:

@@ -1,6 +1,6 @@
 """The classes of the campaign, one module each; GROUPS has them in the order of the table."""
 
-from . import cuts, http, network, records, second, torn, trial
+from . import cuts, flash, http, late, memory, network, records, second, torn, trial
 
 GROUPS = {
     group.key: group
@@ -9,8 +9,11 @@ GROUPS = {
         torn.GROUP,
         records.GROUP,
         second.GROUP,
+        flash.GROUP,
         trial.GROUP,
+        late.GROUP,
         http.GROUP,
         network.GROUP,
+        memory.GROUP,
     )
 }

@@ -1,0 +1,80 @@
+"""
+`python -m tools faults`: the whole campaign, one class of it, or single cases by their names.
+"""
+
+import argparse
+import sys
+import time
+
+from tools.faults import mutants, report, runner
+from tools.faults.groups import GROUPS
+
+_SEED = 1
+_STORY = 4000  # characters of a failure that are shown
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit status: 0 = all survived, and all seeded bugs were caught."""
+    options = _parser().parse_args(argv)
+    try:
+        if options.cases:
+            return _play(options.cases, options.first)
+        if options.list:
+            print(*(name for key in options.classes for name in runner.names_of(key)), sep="\n")
+            return 0
+        return _campaign(options)
+    except KeyError as error:
+        print(f"no such class: {error}; there are {', '.join(GROUPS)}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools faults", description="The fault campaign, see docs/faults.md."
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="play these alone, by name")
+    parser.add_argument(
+        "--class", dest="classes", action="append", choices=[*GROUPS, "bugs"], help="these alone"
+    )
+    parser.add_argument("--first", action="store_true", help="of CASE: stop when one fails")
+    parser.add_argument("--sample", action="store_true", help="a sample of each class, by seed")
+    parser.add_argument("--seed", type=int, default=_SEED, help="of sample and order")
+    parser.add_argument("--list", action="store_true", help="print the names of the cases")
+    parser.add_argument("--write", action="store_true", help="build/faults.json, docs/faults.md")
+    return parser
+
+
+def _play(names: list[str], first: bool) -> int:
+    bad = False
+    for name in names:
+        result = runner.play(name)
+        bad = bad or bool(result.why)
+        print(f"{name}: {result.why or 'survived'} ({result.seconds:.1f} s)")
+        if bad and first:
+            break
+    return 1 if bad else 0
+
+
+def _campaign(options: argparse.Namespace) -> int:
+    keys = [key for key in options.classes or GROUPS if key in GROUPS]
+    tallies = report.tallies(keys)
+    began = time.monotonic()
+    show = report.progress()
+
+    def take(result: runner.Result) -> None:
+        tallies[result.name.split("/", 1)[0]].add(result)
+        if result.why:
+            print(f"\n{result.name} did NOT survive\n{result.why[-_STORY:]}", flush=True)
+        show(result)
+
+    runner.run(keys, options.sample, options.seed, take)
+    bugs = None
+    if not options.classes or "bugs" in options.classes:
+        bugs = mutants.hunt(options.seed, sample=options.sample)
+    campaign = report.Campaign(
+        list(tallies.values()), bugs, options.seed, time.monotonic() - began
+    )
+    report.show(campaign)
+    if options.write:
+        report.write(campaign)
+    return 0 if campaign.good else 1
