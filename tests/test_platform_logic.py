@@ -153,6 +153,7 @@ def test_statuses_of_an_upgrade_in_order():
         (453, "Firmware Burn Failed"),
         (460, "Firmware Burn Failed"),
         (462, "Firmware Burn Failed"),
+        (464, "Firmware Burn Failed"),
         (470, "Task Aborted"),
         (471, "Task Aborted"),
     ],
@@ -320,6 +321,123 @@ def test_a_success_is_never_contradicted(then):
     }[then]()
     assert world.shows() == ("Succeeded", "")
     assert world.task().progress == 100
+
+
+LATE = {"status": "failed", "code": 464, "message": "0"}  # source: docs/protocol.md
+
+
+@pytest.mark.parametrize(
+    ("msg_id", "version"),
+    [("t1-1-0", "1.1.0"), ("t1-1-0", "9.9.9"), ("other", "1.1.0")],
+    ids=["both", "id", "version"],
+)
+def test_late_failure_takes_a_success_back(msg_id, version):
+    world = World(retries=3)
+    batch = world.push()
+    world.reply()
+    world.version()
+    world.tick(HOUR)
+    world.version("1.0.0")  # it is back in the image before
+    assert world.shows() == ("Succeeded", "")
+    world.progress(0, msg_id=msg_id, version=version, **LATE)
+    task = world.task()
+    assert world.shows() == ("Failed", "Firmware Burn Failed")
+    assert (task.code, task.message) == (464, "0")
+    assert world.books.state(batch) == "Completed"
+
+
+def test_late_failure_is_stored_and_noted_once():
+    world = World()
+    world.push()
+    world.version()
+    data = {"firmwareVersion": "1.1.0", "progress": 0, **LATE}
+    payload = json.dumps({"msgId": world.msg_id, "version": "1.0", "data": data}).encode()
+    changed, notes = [], []
+    for _ in range(3):
+        effects = world.logic.receive(world.now, "pk", "d1", "progress", payload)
+        changed += [e for e in effects if getattr(e, "record", None) is world.task()]
+        notes += [e.text for e in effects if getattr(e, "kind", "") == "status"]
+    assert len(changed) == 1
+    assert notes == ["Failed (Firmware Burn Failed)"]
+
+
+@pytest.mark.parametrize("then", ["late", "version", "failed", "get", "tick"])
+def test_late_failure_is_the_end(then):
+    world = World(retries=3)
+    world.push()
+    world.version()
+    world.progress(0, **LATE)
+    sent = len(world.commands)
+    {
+        "late": lambda: world.progress(0, **LATE),
+        "version": world.version,
+        "failed": lambda: world.progress(98, "failed", code=460),
+        "get": world.get,
+        "tick": lambda: world.tick(HOUR),
+    }[then]()
+    assert world.shows() == ("Failed", "Firmware Burn Failed")
+    assert world.task().code == 464
+    assert len(world.commands) == sent
+
+
+@pytest.mark.parametrize("code", [None, 460, 461, 463, 465, 470, 453])
+def test_only_a_late_failure_takes_a_success_back(code):
+    world = World()
+    world.push()
+    world.version()
+    more = {} if code is None else {"code": code}
+    world.progress(0, "failed", **more)
+    assert world.shows() == ("Succeeded", "")
+
+
+@pytest.mark.parametrize("status", ["downloading", "succeeded"])
+def test_late_code_without_a_failure_means_nothing(status):
+    world = World()
+    world.push()
+    world.version()
+    world.progress(100, status, code=464)
+    assert world.shows() == ("Succeeded", "")
+
+
+def test_late_failure_of_another_version_or_device_means_nothing():
+    world = World()
+    world.start(devices=world.devices)
+    world.tick()
+    for device in ("d1", "d2"):
+        world.say("version", {"firmwareVersion": "1.1.0"}, device=device)
+    world.progress(0, msg_id="other", version="1.0.9", **LATE)
+    data = {"firmwareVersion": "1.1.0", "progress": 0, **LATE}
+    world.say("progress", data, "t1-1-0", device="d2")
+    assert world.task().status == "Succeeded"
+    assert world.task(device="d2").status == "Failed"
+
+
+def test_late_failure_counts_for_the_newest_task_alone():
+    world = World()
+    world.push()
+    world.version()
+    world.books.enter(Firmware(2, "pk", "g", "1.2.0", "b.bin", 4096, "cd" * 16, 1.0))
+    world.push(firmware=2, number=2)
+    world.reply()
+    world.progress(0, msg_id="t1-1-0", **LATE)
+    assert world.shows(1) == ("Succeeded", "")
+    assert world.shows(2) == ("To be Upgraded", "")
+    world.version("1.2.0")
+    world.progress(0, msg_id="t1-1-0", **LATE)
+    assert (world.shows(1), world.shows(2)) == (("Succeeded", ""), ("Succeeded", ""))
+    world.progress(0, version="1.2.0", **LATE)
+    assert world.shows(1) == ("Succeeded", "")
+    assert world.shows(2) == ("Failed", "Firmware Burn Failed")
+
+
+def test_late_failure_before_the_success_was_told_is_one_like_others():
+    world = World(retries=1)
+    world.push()
+    world.reply()
+    world.progress(100, "succeeded")
+    world.progress(0, **LATE)
+    assert world.shows() == ("To be Retried", "Firmware Burn Failed")
+    assert world.task().code == 464
 
 
 def test_another_version_is_no_success():

@@ -10,6 +10,8 @@ says (ours).
                     |             |              |
                     +-------------+--------------+--> To be Retried -> Pushed, with the next msgId
                                                  +--> Failed
+
+Succeeded -> Failed, when the device went back later.
 """
 
 from tools.platform import model
@@ -137,6 +139,14 @@ def failed(
         _set(task, model.TO_BE_RETRIED, now + batch.interval_s, remark, code, message)
     else:
         _set(task, model.FAILED, None, remark, code, message)
+
+
+def went_back(task: Task, code: int, message: str = ""):
+    """
+    The image crashed after all, and the device went back. No retry (ours): it would bring the same
+    image.
+    """
+    _set(task, model.FAILED, None, remark_of(code, task.progress), code, message)
 
 
 def aborted(task: Task, batch: Batch, now: float):

@@ -162,6 +162,12 @@ class Upgrades:
         code = data["code"] if type(data.get("code")) is int else code
         said = f"{status} {progress}" + (f" {code}" if code else "")
         self._note(device.key, None, wire.PROGRESS, said)
+        if status == wire.FAILED and code == wire.LATE:
+            task = self._succeeded_last(device, msg_id, data.get("firmwareVersion"))
+            if task:
+                with self._change(task):
+                    course.went_back(task, code, _text(data))
+                return
         task, known = self.books.match(device, msg_id, data.get("firmwareVersion"))
         if task is None or not self.books.hears(task, now):
             return
@@ -173,6 +179,15 @@ class Upgrades:
                 task.outcome = f"{msg_id} {code}"
                 task.progress = progress
                 course.failed(task, batch, now, code, _text(data))
+
+    def _succeeded_last(self, device, msg_id, version):
+        # The newest task of this device, when it Succeeded and this message is about it: by the id
+        # of its last attempt, or by the version, as a device may know an older id.
+        for task in self.books.tasks_of(device)[-1:]:
+            known = msg_id == self.books.msg_id(task) or version == self.books.target(task).version
+            if known and task.status == model.SUCCEEDED:
+                return task
+        return None
 
     def _tells_more(self, task, outcome):
         # A failure by an id that is not of the present attempt: it counts when the device has

@@ -26,6 +26,7 @@ STATUSES = (
     protocol._SUCCEEDED,
     protocol._FAILED,
 )
+LATE = protocol._LATE
 ACCEPTING = (protocol._ACCEPTED, protocol._LATER)
 
 _VERSION_CHARACTERS = "._-"
