@@ -62,6 +62,7 @@ def test_each_code_has_its_sentences():
         (440, "Firmware Verification Failed"),
         (452, "Firmware Burn Failed"),
         (460, "Firmware Burn Failed"),
+        (464, "Firmware Burn Failed"),
         (470, "Task Aborted"),
         (480, ""),
     ],

@@ -117,8 +117,9 @@ _WORDS = {
         "Try again; if it stays, the flash is worn out.",
     ),
     "SWITCH": (
-        "The system refused to boot the new slot: it finds the image not valid.",
-        "Check the image with `python -m tools image inspect FILE`.",
+        "The system refused to boot the new slot, since it finds the image not valid; or the boot "
+        "record could not be written.",
+        "Check the image with `python -m tools image inspect FILE`; if it is good, try again.",
     ),
     "NOT_STARTED": (
         "The new image did not start, or did not come as far as its own check.",
@@ -135,6 +136,11 @@ _WORDS = {
     "OTHER_VERSION": (
         "The new image runs, but tells another version than the command did; it went back.",
         "Give the firmware on the platform the version that is built into the image.",
+    ),
+    "LATE": (
+        "The new image had confirmed itself, then crashed three times soon after its start; the "
+        "device went back to the image before.",
+        "Try the image on a board with a cable, and read what it prints before it crashes.",
     ),
     "CANCELLED": ("The application cancelled the upgrade.", "Send a new command when it may."),
     "DESTROYED": (
