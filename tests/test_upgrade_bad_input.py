@@ -221,7 +221,7 @@ SERVERS = {
     "silent": (430, 2, silent),
     "silent in the body": (432, 2, ranged(b"\xe9" * 1000, SIZE, silent=True)),
     "ends in the body, knows no ranges": (433, 2, answer("200 OK", b"\xe9" * 1000, size=SIZE)),
-    "closes at once": (431, 2, lambda sock, request: None),
+    "closes at once": (430, 2, lambda sock, request: None),
     "no HTTP": (431, 2, lambda sock, request: sock.sendall(b"SSH-2.0-OpenSSH\r\n")),
     "headers without end": (431, 2, endless_headers),
     "chunked": (431, 2, answer("200 OK", b"0\r\n\r\n", "Transfer-Encoding: chunked")),
