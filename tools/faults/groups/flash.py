@@ -1,0 +1,156 @@
+"""
+Flash that fails: operations that raise an error or silently do nothing, bits that stick, reads
+that err; in the slot, and at every operation on boot records and NVS.
+"""
+
+import random
+import struct
+from pathlib import Path
+
+from tools.faults import check
+from tools.faults.case import Group
+from tools.faults.check import SUCCEEDED, need
+from tools.faults.scene import LATER, NEW, PLACES, SCENES, Scene, image
+from tools.faults.upgrade import ROLLED_BACK, Operation, begin, operations
+from tools.faults.world import World
+
+_KINDS = ("error", "skip", "stuck", "flip", "unread")
+_ERASE, _WRITE, _READ_BACK, _SWITCH = 450, 451, 452, 453
+
+_BLOCK, _PAGE = 4096, 256  # bytes
+_RECORD_BITS = 256
+_PAGES = (0, 7, 15)  # of a block: those whose programs fail
+
+# What a failure of a boot record may come to, by whose operation it is, in the order of an
+# upgrade. Where nothing was hurt, or the second attempt did it, the upgrade succeeds.
+_RECORDS = (
+    {SUCCEEDED, _SWITCH},  # set_boot
+    {SUCCEEDED, ROLLED_BACK},  # the boot loader, before the trial
+    {SUCCEEDED, ROLLED_BACK, _SWITCH},  # the confirmation
+)
+
+
+def _numbered(kind: str, number: int, one: Operation) -> str:
+    # The bit of a boot record's erase is one of the record.
+    if kind not in ("stuck", "flip"):
+        return kind
+    bits = _RECORD_BITS if one.place == "otadata" else one.length * 8
+    return f"{kind}:{random.Random(f'{number} {one.k} {kind}').randrange(bits)}"
+
+
+def _chosen(scene: Scene) -> list[Operation]:
+    done = operations(scene)
+    blocks = [one for one in done if one.place == scene.other and one.erase]
+    chosen = [one for one in done if one.place != scene.other]
+    for erase in (blocks[0], blocks[len(blocks) // 2], blocks[-1]):
+        chosen += [erase, *(done[erase.k + 1 + page] for page in _PAGES)]
+    return chosen
+
+
+def _cases() -> list[str]:
+    return [
+        f"flash/{number}/{one.k}/{_numbered(kind, number, one)}"
+        for number, scene in enumerate(SCENES)
+        for one in _chosen(scene)
+        for kind in _KINDS
+    ]
+
+
+def _image_in(one: Operation, scene: Scene, version: str) -> bytes:
+    # What an image puts where the operation works.
+    start = one.address - PLACES[scene.other]
+    return image(version)[start : start + one.length].ljust(one.length, b"\xff")
+
+
+def _bit(content: bytes, number: int) -> int:
+    return content[number // 8] >> number % 8 & 1
+
+
+def _stuck_at(one: Operation, scene: Scene, number: int) -> int:
+    # The value of a bit of the slot that is stuck for ever.
+    return 0 if one.erase else 1 - _bit(_image_in(one, scene, NEW), number)
+
+
+def _in_slot(one: Operation, scene: Scene, kind: str, number: int) -> set:
+    # What the upgrade comes to.
+    wanted = _image_in(one, scene, NEW)
+    if kind == "error":
+        return {_ERASE if one.erase else _WRITE}
+    if kind == "skip":
+        before = scene.flash()[one.address : one.address + one.length]
+        if not one.erase:
+            before = b"\xff" * one.length
+        left = bytes(old & new for old, new in zip(before, wanted, strict=True))
+        hurt = (left if one.erase else before) != wanted
+    else:
+        hurt = kind != "stuck" or _bit(wanted, number) != _stuck_at(one, scene, number)
+    return {_READ_BACK if hurt else SUCCEEDED}
+
+
+def _in_records(one: Operation, scene: Scene) -> set:
+    ours = [other.k for other in operations(scene) if other.place == "otadata"]
+    # Erase and program each; a new device writes one more, at its first start.
+    at = ours.index(one.k) // 2 - len(ours) // 2 + len(_RECORDS)
+    return _RECORDS[at] if at >= 0 else {SUCCEEDED}
+
+
+def _later(one: Operation, scene: Scene, number: int, what: object) -> set:
+    # What the next upgrade comes to, on a chip with a stuck bit.
+    if one.place == "otadata":
+        return {SUCCEEDED, _SWITCH}
+    if one.place == "nvs" or what == SUCCEEDED:  # it goes to the other slot
+        return {SUCCEEDED}
+    hurt = _bit(_image_in(one, scene, LATER), number) != _stuck_at(one, scene, number)
+    return {_READ_BACK if hurt else SUCCEEDED}
+
+
+def _restart(world: World, forgive: bool = False) -> None:
+    # Power off and on. forgive: an erase did nothing, and told nobody; what was then asked of its
+    # bits is no violation of the firmware's.
+    world.device.power_cut()
+    if forgive:
+        with world.device.flash_path.with_name("flash.bin.counters").open("r+b") as file:
+            operations, erases, _, aborts = struct.unpack("<4I", file.read(16))
+            file.seek(0)
+            file.write(struct.pack("<4I", operations, erases, 0, aborts))
+    seen = world.record.events
+    world.device.start()
+    world.until(lambda: world.record.last_idle > seen, "the device comes to rest again")
+
+
+def _run(name: str, folder: Path) -> None:
+    _, where, k, fault = name.split("/")
+    scene = SCENES[int(where)]
+    one = operations(scene)[int(k)]
+    kind, _, number = fault.partition(":")
+    number = int(number or 0)
+    allowed, told = {SUCCEEDED}, True
+    if one.place == scene.other:
+        allowed = _in_slot(one, scene, kind, number)
+    elif one.place == "otadata":
+        allowed = _in_records(one, scene)
+    else:  # the journal can be lost
+        told = False
+    with World(folder, scene, f"{k}:{fault}") as world:
+        task = begin(world)
+        world.finish(task)
+        need(world.device.counters["operations"] > one.k, "the fault was not reached", world)
+        what = check.outcome(world, task, allowed, told)
+        if one.place != "otadata":  # nothing but the switch starts it again
+            starts = len(world.record.boots)
+            need(starts == (2 if what == SUCCEEDED else 1), f"{starts} starts", world)
+        need(not any("Traceback" in line for line in world.device.console), "it crashed", world)
+        # What it told stays true when it starts again.
+        _restart(world, forgive=one.erase and kind == "skip")
+        check.outcome(world, task, {what}, told)
+        if kind == "stuck":
+            task = world.offer(LATER)
+            world.finish(task)
+            check.outcome(world, task, _later(one, scene, number, what))
+            _restart(world)  # a failed download leaves its code on the heap
+            check.end(world)
+        else:
+            check.follow(world)
+
+
+GROUP = Group("flash", "flash errors", _cases, _run, sample=40)
