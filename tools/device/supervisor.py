@@ -43,7 +43,9 @@ class Supervisor:
     the hardware's modules (default: port/, compiled); fault: as OTA_SIM_FAULT, see
     port/flashfault.py; env: more environment for the device's process; starts_per_minute: the
     bound that keeps a boot loop from eating the machine; on_line: called for each line of the
-    console. Raises ValueError for a malformed fault.
+    console; on_boot: called with (Flash, label or None, reset cause) after each choice of the
+    boot loader, before anything runs; it must not raise. Raises ValueError for a
+    malformed fault.
 
     Attributes: state ("off", "on", "asleep", "no boot"); running (label of the slot, None = no
     process); boots (list of (label or None, reset cause)).
@@ -61,6 +63,7 @@ class Supervisor:
         env: dict[str, str] | None = None,
         starts_per_minute: int = 60,
         on_line: Callable[[str], None] | None = None,
+        on_boot: Callable[[Flash, str | None, int], None] | None = None,
     ):
         self.folder = Path(folder).absolute()
         self.identifier = identifier or self.folder.name
@@ -73,6 +76,7 @@ class Supervisor:
             flashfault.parse(self.fault)  # here, and not in a thread
         self.env = env or {}
         self.starts_per_minute = starts_per_minute
+        self._on_boot = on_boot
         self.flash_path = self.folder / "flash.bin"
         self._path = str(self.flash_path)
         self.fs = self.folder / "fs"
@@ -174,6 +178,8 @@ class Supervisor:
             try:
                 label, cause = self._choose(flash)
                 self.boots.append((label, cause))
+                if self._on_boot:
+                    self._on_boot(flash, label, cause)
                 if label is None:
                     self.state = NO_BOOT
                     self._console.add("[simulator] no bootable image")
