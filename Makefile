@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 RUNNER = $(PY) -m tools.mpytest --port "$(PORT)"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libraries mosquitto lint test test-device size demo docs clean
+.PHONY: help venv libraries mosquitto lint test test-device size demo faults docs clean
 
 define HELP
 make venv         the environment alone: .venv, MicroPython, its libraries
@@ -20,6 +20,7 @@ make test         lint, the tests that MicroPython runs, the tests that Python r
 make test-device  unix_port_tests/ alone, also over another model of the hardware
 make size         the device package as .mpy, by file, against its limit
 make demo         three simulated devices are upgraded by the local platform, about a minute
+make faults       the whole fault campaign, about an hour: build/faults.json, docs/faults.md
 make docs         the pages that are made from the code
 make clean        removes what the others made
 
@@ -73,7 +74,11 @@ lint: $(READY)
 # pytest comes last, so that its closing line is the last one.
 test: lint libraries mosquitto
 	@$(RUNNER)
+	@$(PY) -m tools faults --sample
 	@$(PY) -m pytest -n 2
+
+faults: libraries mosquitto
+	@$(PY) -m tools faults --write
 
 test-device: libraries
 	@$(RUNNER)

@@ -1,4 +1,4 @@
-"""What the campaign says: a bar while it runs, the table, build/faults.json, the page of the docs."""
+"""What the campaign says: how far it is, the table, build/faults.json, the page of the docs."""
 
 import json
 import os
@@ -126,7 +126,42 @@ def page(campaign: Campaign) -> str:
 
 _HEAD = """# Faults
 
-Made by `make faults`, which plays the whole campaign: an upgrade in which something goes wrong,
-thousands of times.
+What is done to a device while it upgrades, and whether it came through. Made by `make faults`,
+which plays all of it; `make test` plays a sample of each class, drawn by a seed.
+
+A case is a whole upgrade: a simulated ESP32 that runs the real MicroPython, the real umqtt and
+requests; the platform's own logic; a broker and a file server that do as the case wants. In it
+something goes wrong, or several things do. Then, after every case, from outside:
+
+- Every start found a complete image that somebody approved, byte for byte.
+- The slot that runs was not touched while it ran.
+- The outcome of the command is true (the version that runs), was told at least once, never
+  contradicted, with one msgId and one code, and the platform counted it once. Where the case took
+  the journal away, the version alone has to do.
+- A later good upgrade succeeds.
+- No flash violation, no write to the running slot, no malformed message; the heap is as it was.
+
+The check (`tools/faults/check.py`) shares no code with the agent: it compares flash with the
+files, and the messages with the platform's books.
+
+| class | cases | tried | survived |
+| --- | --- | --- | --- |
 """.splitlines()
-_TAIL: list[str] = []
+_TAIL = """
+A case that did not survive is named, with what happened. By its name it is played again alone:
+
+    .venv/bin/python -m tools faults cut/2/359/random
+
+One class, or the names of its cases:
+
+    .venv/bin/python -m tools faults --class late
+    .venv/bin/python -m tools faults --class late --list
+
+The classes are in `tools/faults/groups/`, one file each. The seeded bugs (`tools/faults/bugs.py`)
+are small wrong changes of the agent and of the simulated device, planted in a copy of the tree:
+a campaign that could not find them would prove nothing.
+
+What it cannot show: how real flash ages, what voltage does while it falls, what a radio does to
+the supply. The power cut here is a process that dies at one flash operation, which is done not at
+all, wholly, or in part; see [the simulator](simulator.md#faults).
+""".splitlines()
