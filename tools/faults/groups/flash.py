@@ -15,27 +15,31 @@ from tools.faults.upgrade import ROLLED_BACK, Operation, begin, operations
 from tools.faults.world import World
 
 _KINDS = ("error", "skip", "stuck", "flip", "unread")
+_NUMBERED = ("stuck", "flip")  # by the bit
 _ERASE, _WRITE, _READ_BACK, _SWITCH = 450, 451, 452, 453
 
 _BLOCK, _PAGE = 4096, 256  # bytes
 _RECORD_BITS = 256
+_STATE_BITS = (192, 193)  # of a record: what tells its states from each other
 _PAGES = (0, 7, 15)  # of a block: those whose programs fail
 
-# What a failure of a boot record may come to, by whose operation it is, in the order of an
-# upgrade. Where nothing was hurt, or the second attempt did it, the upgrade succeeds.
-_RECORDS = (
-    {SUCCEEDED, _SWITCH},  # set_boot
-    {SUCCEEDED, ROLLED_BACK},  # the boot loader, before the trial
-    {SUCCEEDED, ROLLED_BACK, _SWITCH},  # the confirmation
-)
+# What a failure of a boot record may come to; where nothing was hurt, or the second attempt did
+# it, the upgrade succeeds. A stuck bit shows at any of its writes.
+_ANY = frozenset((SUCCEEDED, _SWITCH, ROLLED_BACK))
+# By whose write it is, in the order of an upgrade: set_boot, the boot loader before the trial, the
+# confirmation.
+_RECORDS = ({SUCCEEDED, _SWITCH}, {SUCCEEDED, ROLLED_BACK}, _ANY)
 
 
-def _numbered(kind: str, number: int, one: Operation) -> str:
+def _faults(number: int, one: Operation) -> list[str]:
     # The bit of a boot record's erase is one of the record.
-    if kind not in ("stuck", "flip"):
-        return kind
-    bits = _RECORD_BITS if one.place == "otadata" else one.length * 8
-    return f"{kind}:{random.Random(f'{number} {one.k} {kind}').randrange(bits)}"
+    record = one.place == "otadata"
+    draw = random.Random(f"{number} {one.k}").randrange
+    bits = _RECORD_BITS if record else one.length * 8
+    faults = [f"{kind}:{draw(bits)}" if kind in _NUMBERED else kind for kind in _KINDS]
+    if record and not one.erase:
+        faults += [f"stuck:{bit}" for bit in _STATE_BITS]
+    return faults
 
 
 def _chosen(scene: Scene) -> list[Operation]:
@@ -49,10 +53,10 @@ def _chosen(scene: Scene) -> list[Operation]:
 
 def _cases() -> list[str]:
     return [
-        f"flash/{number}/{one.k}/{_numbered(kind, number, one)}"
+        f"flash/{number}/{one.k}/{fault}"
         for number, scene in enumerate(SCENES)
         for one in _chosen(scene)
-        for kind in _KINDS
+        for fault in _faults(number, one)
     ]
 
 
@@ -87,17 +91,21 @@ def _in_slot(one: Operation, scene: Scene, kind: str, number: int) -> set:
     return {_READ_BACK if hurt else SUCCEEDED}
 
 
-def _in_records(one: Operation, scene: Scene) -> set:
+def _in_records(one: Operation, scene: Scene, kind: str) -> set:
     ours = [other.k for other in operations(scene) if other.place == "otadata"]
     # Erase and program each; a new device writes one more, at its first start.
     at = ours.index(one.k) // 2 - len(ours) // 2 + len(_RECORDS)
-    return _RECORDS[at] if at >= 0 else {SUCCEEDED}
+    if kind == "stuck":
+        return _ANY
+    if at < 0:
+        return {SUCCEEDED}
+    return {_SWITCH} if (at, kind) == (0, "error") else _RECORDS[at]
 
 
 def _later(one: Operation, scene: Scene, number: int, what: object) -> set:
     # What the next upgrade comes to, on a chip with a stuck bit.
     if one.place == "otadata":
-        return {SUCCEEDED, _SWITCH}
+        return _ANY
     if one.place == "nvs" or what == SUCCEEDED:  # it goes to the other slot
         return {SUCCEEDED}
     hurt = _bit(_image_in(one, scene, LATER), number) != _stuck_at(one, scene, number)
@@ -128,7 +136,7 @@ def _run(name: str, folder: Path) -> None:
     if one.place == scene.other:
         allowed = _in_slot(one, scene, kind, number)
     elif one.place == "otadata":
-        allowed = _in_records(one, scene)
+        allowed = _in_records(one, scene, kind)
     else:  # the journal can be lost
         told = False
     with World(folder, scene, f"{k}:{fault}") as world:
