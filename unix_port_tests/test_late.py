@@ -180,6 +180,7 @@ class CountTests(LateCase):
             (boot.BLANK, (3, boot.VALID)),
             ((3, boot.VALID), boot.BLANK),
             ((2, boot.VALID), (3, boot.VALID)),
+            ((3, boot.UNDEFINED), (2, boot.VALID)),  # its state was torn; it runs
         ):
             self.assertEqual(self.starts(2, HARD, records=records), "restart")
             self.assertEqual(boots(), boot.OTHER)
