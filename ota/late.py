@@ -16,9 +16,10 @@ from .stream import after, left
 _LATE = const(464)
 
 _DONE = const(4)  # state of the journal's record, see there
-_BEGIN = const(3)  # phase of the agent
+_READY = const(1)  # phase of the agent: nothing is at work
 
 _LIVES = const(4)
+_NEVER_MS = const(0x7FFFFFFF)
 
 
 def arm(ota, journal, slot):
@@ -27,6 +28,8 @@ def arm(ota, journal, slot):
     if ota.late_s:
         journal.late = slot << 3 | _LIVES
         _watch(ota)
+    else:
+        _drop()
 
 
 def begin(ota, journal, here):
@@ -42,7 +45,7 @@ def begin(ota, journal, here):
             journal.late -= 1
             journal.save(journal.state)
         for state, slot, _, _ in records():
-            if lives == 1 and slot != here and state > 2:  # it had its chance
+            if lives == 1 and slot != here and state != 2:  # it had its chance
                 lives = 0
         if lives == 1:
             try:
@@ -55,7 +58,11 @@ def begin(ota, journal, here):
             return
     elif lives == 1:
         # We are back. This image proved itself long ago, and the network may be away: no trial.
-        running().mark_app_valid_cancel_rollback()
+        try:
+            running().mark_app_valid_cancel_rollback()
+        except OSError:  # then it has one
+            pass
+        ota.wdt = machine.WDT(timeout=_NEVER_MS)  # boot.py started it
         journal.code = _LATE
         journal.state = _DONE
     _forget(journal)
@@ -67,8 +74,9 @@ def _watch(ota):
 
 
 def _calm(ota, journal):
-    # Over when the start was long enough, or an upgrade is about to write the other slot.
-    if ota._phase == _BEGIN or not left(ota.calm):
+    # Over when the start was long enough, or the next command came: the record is going to be its,
+    # and the other slot.
+    if ota._phase > _READY or not left(ota.calm):
         ota._aside = None
         _forget(journal)
 
@@ -76,6 +84,10 @@ def _calm(ota, journal):
 def _forget(journal):
     journal.late = 0
     journal.save(journal.state)
+    _drop()
+
+
+def _drop():
     # Code costs heap. The package knows it, too.
     del sys.modules["ota.late"]
     del sys.modules["ota"].late

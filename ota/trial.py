@@ -91,6 +91,8 @@ def begin(ota, journal, version):
             if state != _VALID:
                 journal.code = journal.code or _NOT_STARTED
                 journal.save(_DONE)
+    if switching and journal.slot == here:
+        journal.code = 0  # it is confirmed, whatever was read back
     # With a code the image failed, though a cut may have taken its boot record.
     if switching and (journal.slot == here or journal.code):
         journal.save(_DONE)
@@ -130,11 +132,11 @@ def step(ota, journal):
                 for record in records():
                     if record[:2] == (_VALID, running().info()[1]):
                         ota.wdt = machine.WDT(timeout=_NEVER_MS)
-                        journal.code = 0
                         from .late import arm
 
                         arm(ota, journal, record[1])
                         if journal.state == _SWITCHING:
+                            journal.code = 0
                             journal.save(_DONE)
                         return True
             except OSError:

@@ -270,6 +270,17 @@ class BootLoaderTests(TrialCase):
             self.journal.take(Command, SWITCHING, boot.OTHER)
             boot.slot(boot.OTHER).set_boot()
 
+    def test_image_that_is_confirmed_though_it_could_not_be_read_back(self):
+        import simulator
+
+        self.assertIs(self.start("ota_1"), True)
+        self.agent.tested = False
+        simulator.fault(1, "unread")
+        with self.assertRaises(Restart):
+            self.trial.step(self.agent, self.journal)
+        self.assertFalse(self.start("ota_1"))
+        self.assertEqual(self.remembered(), (DONE, 0))
+
     def test_image_that_the_boot_loader_refuses(self):
         self.write(b"")  # it went bad after the switch
         self.assertFalse(self.start("ota_0"))

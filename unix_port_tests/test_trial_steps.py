@@ -110,6 +110,16 @@ class StepTests(StepCase):
             self.assertTrue(self.is_confirmed(), state)
             self.assertEqual(self.remembered(), (state, 0))
 
+    def test_failure_that_was_not_told_yet_stays_one(self):
+        self.journal.take(Command, DONE, boot.OTHER)
+        self.journal.code = 430
+        self.journal.save(DONE)
+        self.agent.tested = False
+        self.agent.due = time.ticks_add(time.ticks_ms(), 100000)
+        self.assertIs(self.trial.step(self.agent, self.journal), True)
+        self.assertEqual((self.journal.state, self.journal.code), (DONE, 430))
+        self.assertEqual(self.remembered(), (DONE, 430))
+
     def test_bad_self_test_restarts_at_once(self):
         for answer in (False, 0, ""):
             self.assertEqual(self.step(False, test=lambda answer=answer: answer), "restart")
