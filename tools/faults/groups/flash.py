@@ -154,7 +154,7 @@ def _run(name: str, folder: Path) -> None:
         if kind == "stuck":
             task = world.offer(LATER)
             world.finish(task)
-            check.outcome(world, task, _later(one, scene, number, what))
+            check.outcome(world, task, _later(one, scene, number, what), told)
             _restart(world)  # a failed download leaves its code on the heap
             check.end(world)
         else:
