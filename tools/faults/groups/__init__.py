@@ -1,6 +1,20 @@
 """The classes of the campaign, one module each; GROUPS has them in the order of the table."""
 
-from . import cuts, flash, http, late, memory, network, records, second, torn, trial
+from . import (
+    broker,
+    clock,
+    cuts,
+    flash,
+    hostile,
+    http,
+    late,
+    memory,
+    network,
+    records,
+    second,
+    torn,
+    trial,
+)
 
 GROUPS = {
     group.key: group
@@ -14,6 +28,9 @@ GROUPS = {
         late.GROUP,
         http.GROUP,
         network.GROUP,
+        broker.GROUP,
+        hostile.GROUP,
+        clock.GROUP,
         memory.GROUP,
     )
 }
