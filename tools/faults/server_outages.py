@@ -35,6 +35,9 @@ from .upgrade import begin
 from .web import Exchange
 from .world import World, call
 
+_REPLY_LOOKS = 90  # 0.01 s between two: in all less than stall_s
+
+
 # The file server
 
 
@@ -82,7 +85,9 @@ def _server(seconds: float, allowed: str | int, folder: Path, scene: Scene) -> N
 
 async def _replied(world: World, exchange: Exchange) -> None:
     """So that the platform does not count it as Push Failed, after 10 s without an answer."""
-    while not any(heard.name == "upgrade_reply" for heard in world.record.heard):
+    for _ in range(_REPLY_LOOKS):
+        if any(heard.name == "upgrade_reply" for heard in world.record.heard):
+            break
         await exchange.pause(0.01)
 
 
