@@ -12,6 +12,7 @@ from . import (
     network,
     records,
     second,
+    soak,
     torn,
     trial,
 )
@@ -32,5 +33,6 @@ GROUPS = {
         hostile.GROUP,
         clock.GROUP,
         memory.GROUP,
+        soak.GROUP,
     )
 }
