@@ -10,13 +10,13 @@ from pathlib import Path
 from tools.faults import check
 from tools.faults.case import Group
 from tools.faults.check import SUCCEEDED, need
-from tools.faults.scene import LATER, NEW, PLACES, SCENES, Scene, image
+from tools.faults.scene import LATER, NEW, PLACES, ROWS, SCENES, SMALL, UNITS, Scene, image
 from tools.faults.upgrade import ROLLED_BACK, Operation, begin, operations
 from tools.faults.world import World
 
 _KINDS = ("error", "skip", "stuck", "flip", "unread")
 _NUMBERED = ("stuck", "flip")  # by the bit
-_ERASE, _WRITE, _READ_BACK, _SWITCH = 450, 451, 452, 453
+_NO_SLOT, _ERASE, _WRITE, _READ_BACK, _SWITCH = 423, 450, 451, 452, 453
 
 _BLOCK, _PAGE = 4096, 256  # bytes
 _RECORD_BITS = 256
@@ -29,6 +29,47 @@ _ANY = frozenset((SUCCEEDED, _SWITCH, ROLLED_BACK))
 # By whose write it is, in the order of an upgrade: set_boot, the boot loader before the trial, the
 # confirmation.
 _RECORDS = ({SUCCEEDED, _SWITCH}, {SUCCEEDED, ROLLED_BACK}, _ANY)
+
+
+# Reads that fail once: which start, whose partition, the number of its read in that start; the end
+# of the upgrade. In the slot: the block read back, the head for the journal, `set_boot`'s check;
+# then what is there already, after a cut.
+_READS = (
+    [("0", "otadata", n) for n in range(8)]
+    + [("0", "running", n) for n in range(2)]
+    + [("0", "slot", n) for n in (0, 20, 39, 40, 41)]
+    + [("1", "otadata", n) for n in range(4)]
+    + [("1", "running", 0)]
+    + [("resumed", "slot", n) for n in (0, 8, 15)]
+)
+_READ_KINDS = ("unread", "flip")
+_READ_ENDS = frozenset((SUCCEEDED, _NO_SLOT, _READ_BACK, _SWITCH, ROLLED_BACK))
+
+# For boot.py: in start START, read NUMBER (from 0, behind boot.py) between LOW and HIGH fails.
+_HOOK = """
+START, LOW, HIGH, NUMBER, KIND = %r
+import esp32, os
+starts = len([name for name in os.listdir() if name.startswith("start")])
+open("start%%d" %% starts, "w").close()
+if starts == START:
+    flash = esp32.Partition.chip.flash
+    read = flash.readinto
+    left = [NUMBER]
+
+    def readinto(address, buf):
+        if LOW <= address < HIGH:
+            left[0] -= 1
+            if left[0] == -1:
+                open("failed", "w").close()
+                if KIND == "unread":
+                    raise OSError(-24577)
+                read(address, buf)
+                buf[0] ^= 1
+                return
+        read(address, buf)
+
+    flash.readinto = readinto
+"""
 
 
 def _faults(number: int, one: Operation) -> list[str]:
@@ -52,11 +93,17 @@ def _chosen(scene: Scene) -> list[Operation]:
 
 
 def _cases() -> list[str]:
-    return [
+    operations_fail = [
         f"flash/{number}/{one.k}/{fault}"
         for number, scene in enumerate(SCENES)
         for one in _chosen(scene)
         for fault in _faults(number, one)
+    ]
+    return operations_fail + [
+        f"flash/{number}/read/{start}/{place}/{n}/{kind}"
+        for number in range(len(SCENES))
+        for start, place, n in _READS
+        for kind in _READ_KINDS
     ]
 
 
@@ -127,6 +174,38 @@ def _restart(world: World, forgive: bool = False) -> None:
 
 
 def _run(name: str, folder: Path) -> None:
+    if "/read/" in name:
+        _run_read(name, folder)
+    else:
+        _run_operation(name, folder)
+
+
+def _run_read(name: str, folder: Path) -> None:
+    _, where, _, start, place, n, kind = name.split("/")
+    scene = SCENES[int(where)]
+    fault, size = None, SMALL
+    if start == "resumed":  # the cut comes when the first 64 KiB are noted
+        start, size = "1", UNITS
+        fault = (
+            f"{[one.k for one in operations(scene, UNITS) if one.place == scene.other][-1]}:before"
+        )
+    # In start 1 of an upgrade without a cut the new slot runs.
+    runs = scene.slot if start == "0" or fault else scene.other
+    label = {"running": runs, "slot": scene.other}.get(place, place)
+    low, high = next((row[3], row[3] + row[4]) for row in ROWS if row[0] == label)
+    more = _HOOK % ((int(start), low, high, int(n), kind),)
+    with World(folder, scene, fault, more=more) as world:
+        task = begin(world, size)
+        world.finish(task)
+        need((world.device.fs / "failed").exists(), "the fault was not reached", world)
+        need(not any(", in poll" in line for line in world.device.console), "it crashed", world)
+        what = check.outcome(world, task, _READ_ENDS)
+        _restart(world)
+        check.outcome(world, task, {what})
+        check.follow(world)
+
+
+def _run_operation(name: str, folder: Path) -> None:
     _, where, k, fault = name.split("/")
     scene = SCENES[int(where)]
     one = operations(scene)[int(k)]
