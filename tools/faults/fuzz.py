@@ -75,6 +75,7 @@ _BYTES += (
 )
 _BYTES += (b"[" * 3000, b'{"a":' * 300, b"9" * 5000, b"x" * 20000)
 
+_NO_PLACE = re.compile(r"https?:(?!//[^/?#])")  # a scheme, and no host: fails sooner or later
 _URL = re.compile(r"https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*")
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _SIGN = re.compile(r"[0-9A-Fa-f]{32}")
@@ -159,7 +160,8 @@ def _is_id(value: object) -> bool | None:
         return None
     if type(value) is int:
         value = str(value)
-    return _text(value, lambda text: 0 < len(text) <= 64)
+    # Echoed as it is, whatever blanks it has.
+    return isinstance(value, str) and 0 < len(value) <= 64
 
 
 def _fields(data: dict, asked: bool) -> list[bool | None]:
@@ -170,8 +172,13 @@ def _fields(data: dict, asked: bool) -> list[bool | None]:
         _text(data.get("signMethod"), _is("md5")),
         _text(data.get("sign"), _SIGN.fullmatch),
         _text(data.get("firmwareVersion"), _VERSION.fullmatch),
-        _text(data.get("url"), lambda url: len(url) <= 1024 and _URL.fullmatch(url)),
+        _url(data.get("url")),
     ]
+
+
+def _url(value: object) -> bool | None:
+    good = _text(value, lambda url: len(url) <= 1024 and _URL.fullmatch(url))
+    return None if isinstance(value, str) and _NO_PLACE.match(value.strip()) else good
 
 
 def _is(*words: str):

@@ -8,12 +8,13 @@ until that refusal is its answer. So the queues of the device never fill up.
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from tools.platform import wire
 
 from . import fuzz
 from .check import need
-from .linkfaults import COMMANDS, listen
+from .linkfaults import COMMANDS
 from .scene import NAME, PRODUCT
 from .world import Heard, World
 
@@ -80,9 +81,11 @@ class Hostile:
         self._fence = 0
         self._asked: list[str] = []
         self._mute = False
+        self._garbled = False  # something that is not UTF-8 was said: so may be what it echoes
         world.device.put("places.py", f"PORTS = {world.ports!r}\n")
         world.broker.publish = self._platform
-        listen(world, self._heard)
+        self._before = world.broker.on_message
+        world.broker.on_message = self._message
 
     def subscribed(self) -> None:
         """Until the device listens."""
@@ -98,6 +101,7 @@ class Hostile:
     def tell(self, payload: bytes, topic: str = COMMANDS) -> list[Heard]:
         """Returns what the device said to it."""
         self._fence += 1
+        self._garbled |= "\ufffd" in payload.decode(errors="replace")
         fence, heard = f"fence-{self._fence}", self.world.record.heard
         start = len(heard)
         self.say(topic, payload)
@@ -159,9 +163,19 @@ class Hostile:
         if not (self._mute and topic == ANSWERS):
             self._publish(topic, payload)
 
-    def _heard(self, heard: Heard) -> None:
-        if heard.name == wire.GET and not heard.data.get("firmwareVersion"):
-            self._asked.append(heard.msg_id)
+    def _message(self, topic: str, payload: bytes) -> None:
+        record = self.world.record
+        count = len(record.heard)
+        self._before(topic, payload)
+        if record.malformed and self._garbled:
+            text = payload.decode(errors="replace").encode()
+            with suppress(wire.Malformed):
+                name = topic.rpartition("/")[2]
+                record.heard.append(Heard(name, *wire.read(text), len(record.boots)))
+                record.malformed.clear()
+        for heard in record.heard[count:]:
+            if heard.name == wire.GET and not heard.data.get("firmwareVersion"):
+                self._asked.append(heard.msg_id)
 
 
 def _codes(said: list[Heard]) -> list[int]:
