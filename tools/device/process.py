@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from . import forkserver
+
 _LINE_MAX = 4096  # bytes of a line of the console
 _END = 10  # seconds until a killed process has to be gone
 
@@ -29,14 +31,17 @@ class Process:
     ):
         self._deadline = deadline
         self._on_line = on_line
-        self._process = subprocess.Popen(
-            arguments,
-            cwd=cwd,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        if forkserver.serves(arguments[0]):
+            self._process = forkserver.start(arguments, str(cwd), env)
+        else:
+            self._process = subprocess.Popen(
+                arguments,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
         self._reader = threading.Thread(target=self._read, name="console", daemon=True)
         self._reader.start()
 

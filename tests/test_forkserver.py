@@ -1,0 +1,63 @@
+"""Runs of the pinned interpreter from the process that has it loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.device import forkserver
+from tools.toolchain import micropython
+
+PROGRAM = str(Path(sys.executable).with_name("micropython"))
+WAIT = 20
+
+
+def run(code, cwd="/", **env):
+    return forkserver.start([PROGRAM, "-c", code], str(cwd), env)
+
+
+def test_output_and_errors_come_in_one_pipe():
+    done = run("import sys; print('out'); sys.stderr.write('err\\n'); 1 / 0")
+    text = done.stdout.read().decode()
+    assert text.startswith("out") and "err" in text and "ZeroDivisionError" in text
+    done.wait(WAIT)
+    assert done.poll() == 0
+
+
+def test_folder_and_environment_are_those_that_were_given(tmp_path):
+    code = "import os; print(os.getcwd(), os.getenv('ONE'), os.getenv('HOME'))"
+    assert run(code, tmp_path, ONE="1").stdout.read().decode() == f"{tmp_path} 1 None\n"
+
+
+def test_arguments_reach_the_interpreter():
+    code = "import gc; gc.collect(); print(gc.mem_alloc() + gc.mem_free())"
+    small = forkserver.start([PROGRAM, "-X", "heapsize=64k", "-c", code], "/", {})
+    assert 50_000 < int(small.stdout.read()) < 65_536
+
+
+def test_one_that_hangs_is_killed_and_the_next_one_runs():
+    hangs = run("print('on')\nwhile True: pass")
+    assert hangs.stdout.readline() == b"on\n"
+    assert hangs.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        hangs.wait(0.01)
+    hangs.kill()
+    hangs.wait(WAIT)
+    hangs.kill()  # harmless
+    assert run("print('next')").stdout.read() == b"next\n"
+
+
+def test_many_at_once():
+    runs = [run(f"print({n})") for n in range(20)]
+    assert [int(done.stdout.read()) for done in runs] == list(range(20))
+
+
+def test_folder_that_is_not_there_is_told(tmp_path):
+    assert b"FileNotFoundError" in run("print(1)", tmp_path / "none").stdout.read()
+
+
+def test_only_the_pinned_interpreter_is_served(monkeypatch):
+    assert forkserver.serves(PROGRAM)
+    monkeypatch.setenv("MICROPYTHON", "/bin/true")
+    assert not forkserver.serves(str(micropython()))
