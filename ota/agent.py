@@ -96,7 +96,7 @@ class OTA:
     _phase = _UNINIT
     _up = 1
     # the platform has our version; a download ended
-    _told = _fetched = False
+    _told = _over = False
     # packet id of the message under way; msgId of our last empty get; the sign that was begun
     # before this start, or before its URL ran out
     _pid = _get_id = _kept = None
@@ -118,9 +118,9 @@ class OTA:
             if not hasattr(OTA, name):
                 raise OTAError(_ARGUMENT)
             setattr(self, name, settings[name])
-        self._client = mqtt_client
+        self._mqtt = mqtt_client
         self._phase = _READY
-        self._prefix = PREFIX % (product_key, identifier)
+        self._base = PREFIX % (product_key, identifier)
         # The one large buffer, made while the heap is in one piece: after weeks it may not be.
         self.block = memoryview(bytearray(4096))
         self._queue = []
@@ -138,7 +138,7 @@ class OTA:
         mqtt_client.set_callback(self._hear)
         try:
             for name in ("upgrade", "get_reply"):
-                mqtt_client.subscribe(self._prefix + name, 1)
+                mqtt_client.subscribe(self._base + name, 1)
         except Exception:  # umqtt's own exceptions have no common class
             self.destroy()
             raise OTAError(_MQTT)
@@ -157,8 +157,8 @@ class OTA:
             self.cancel(_DESTROYED)  # what does not get out now, the next start reports
             self._queue = self._out = self.block = ()
             if self.on_message:
-                self._client.set_callback(self.on_message)
-            self._phase = self._fetched = _UNINIT
+                self._mqtt.set_callback(self.on_message)
+            self._phase = self._over = _UNINIT
 
     __exit__ = destroy
 
@@ -215,7 +215,7 @@ class OTA:
 
     def fetch_finish(self):
         """True when a download ended. Source: the guidance, 6."""
-        return self._fetched
+        return self._over
 
     def fetch_yield(self, buf, timeout_s):
         """
@@ -271,7 +271,7 @@ class OTA:
             raise OTAError(_STATE)
         if self.wdt:
             self.wdt.feed()
-        client = self._client
+        client = self._mqtt
         end = after(1000)
         client.check_msg()
         session = getattr(client, "up", 1)
@@ -312,8 +312,8 @@ class OTA:
     def _handle(self):
         while self._queue:
             topic, msg = self._queue.pop(0)
-            asked = topic == (self._prefix + "get_reply").encode()
-            if not asked and topic != (self._prefix + "upgrade").encode():
+            asked = topic == (self._base + "get_reply").encode()
+            if not asked and topic != (self._base + "upgrade").encode():
                 if self.on_message:
                     self.on_message(topic, msg)
                 continue
@@ -412,12 +412,12 @@ class OTA:
 
     def _pump(self):
         # Sends what waits: one message of QoS 1 at a time.
-        client = self._client
+        client = self._mqtt
         while self._out and getattr(client, "up", 1) == self._up:
             name, text, qos = self._out[0]
             if not self._pid:
                 try:
-                    self._pid = client.publish(self._prefix + name, text, False, qos)
+                    self._pid = client.publish(self._base + name, text, False, qos)
                 except OSError:
                     return  # kept; the connection is the client's affair
             if self._pid and self._pid in client.unacked:
@@ -448,7 +448,7 @@ class OTA:
                 self._report("verifying", 96)
                 self._job.switch()
                 self._phase = _LEAVE
-                self._fetched = True
+                self._over = True
                 self._report("burning", 97)
                 self._report("restarting", 98)
                 self.due = after(_LEAVE_MS)
@@ -476,14 +476,14 @@ class OTA:
     def _start(self, phase, job):
         self._phase = phase
         self._job = job
-        self._fetched = False
+        self._over = False
         self._report("downloading", 0)
 
     def _end(self):
         # Nothing is at work any more.
         if self._job:
             self._job.close()
-            self._fetched = True
+            self._over = True
         self._cmd = self._job = None
         self._phase = _READY
         self._outcome()

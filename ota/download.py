@@ -11,11 +11,7 @@ Content-Range); docs/protocol.md, docs/hardware.md.
 from binascii import hexlify
 from hashlib import md5
 
-try:
-    import requests
-except ImportError:
-    import urequests as requests
-
+import requests
 
 from .protocol import OTAError
 from .slot import Slot, head
@@ -29,6 +25,7 @@ _STALLED = const(432)
 _LENGTH = const(433)
 _REDIRECT = const(434)
 _CERTIFICATE = const(435)
+_MEMORY = const(436)
 _TOO_SLOW = const(437)
 _DIGEST = const(440)
 _SWITCH = const(453)
@@ -51,8 +48,8 @@ class Download:
     """
 
     _raw = None
-    _ranges = True
-    _tries = _hops = progress = 0
+    _range = True
+    _tries = _hop = progress = 0
 
     def __init__(self, ota, command, position):
         self._ota = ota
@@ -94,8 +91,10 @@ class Download:
             n = self._raw.readinto(buf)
         except OSError as e:
             return self._again(_NO_CONNECTION, e.errno)
-        except (OTAError, MemoryError):
+        except OTAError:
             raise
+        except MemoryError:  # one answer may be too much, the next one not
+            return self._again(_MEMORY)
         except Exception:  # what is no HTTP, or more than this requests can do
             return self._again(_HTTP_STATUS)
         if not n:
@@ -122,7 +121,7 @@ class Download:
         # The next try, each wait longer; or the end of them. errno: or HTTP status.
         self.close()
         self._at = self._cmd.url
-        self._hops = 0
+        self._hop = 0
         self._tries += 1
         if self._tries > self._ota.tries:
             raise OTAError(code, errno)
@@ -138,20 +137,21 @@ class Download:
         headers = {"Host": parts[2]}  # requests leaves the port out
         if position:
             self.resumed = True
-            if self._ranges:
+            if self._range:
                 headers["Range"] = "bytes=%d-" % position
         response, self._stream = call(requests, requests.get, url, headers=headers)
         self._raw = response.raw
         headers = {}
         for name in response.headers:
-            headers[name.lower()] = response.headers[name]
+            if name[:1] in "CLcl":  # Content-..., Location: a large dict finds no room
+                headers[name.lower()] = response.headers[name]
         status = response.status_code
         url = headers.get("location")
         if url and 300 < status < 400:
             self.close()
             self._at = "http://" + parts[2] + url if url[:1] == "/" else url
-            self._hops += 1
-            if self._hops > _REDIRECTS_MAX:
+            self._hop += 1
+            if self._hop > _REDIRECTS_MAX:
                 raise OTAError(_REDIRECT)
             return
         whole = int(headers.get("content-length", 0))
@@ -163,7 +163,7 @@ class Download:
             self._skip = whole = 0
         else:
             if status in (206, 416):  # another range: again, without one
-                self._ranges = False
+                self._range = False
             elif status < 500:
                 raise OTAError(_HTTP_STATUS, status)
             self._again(_HTTP_STATUS, status)

@@ -14,6 +14,7 @@ from time import ticks_add, ticks_diff, ticks_ms
 
 # bytes, of all HTTP headers: more is nothing that a firmware server sends
 _HEADERS_MAX = const(8192)
+_LINE_MAX = const(2048)  # of it, a line: one string, which needs a piece of heap of that length
 # the protocol's bound of one message; what is longer is read and thrown away
 _READ_MAX = const(16384)
 _PIECE = const(512)
@@ -102,7 +103,7 @@ class Stream:
                 raise OSError(ETIMEDOUT)
             line += part
             self._room -= len(part)
-            if self._room < 0:
+            if self._room < 0 or len(line) > _LINE_MAX:
                 raise ValueError
         # requests must not know a Location: it would follow it, without limit or time-out.
         return b"l" + line[1:] if line[:1] == b"L" else line

@@ -91,10 +91,10 @@ def begin(ota, journal, version):
             if state != _VALID:
                 journal.code = journal.code or _NOT_STARTED
                 journal.save(_DONE)
-    if switching and journal.slot == here:
-        journal.code = 0  # it is confirmed, whatever was read back
     # With a code the image failed, though a cut may have taken its boot record.
     if switching and (journal.slot == here or journal.code):
+        if journal.slot == here:
+            journal.code = 0  # it is confirmed, whatever was read back
         journal.save(_DONE)
 
 

@@ -80,6 +80,23 @@ class ConnectionTests(DownloadCase):
         self.net.socket = short
         self.assertFails(430)
 
+    def test_memory_that_is_short_for_ever_is_436(self):
+        self.download(tries=1)
+        self.net.script(WHOLE, MemoryError())
+        self.net.script(MemoryError())
+        self.assertFails(436, connections=2)
+
+    def test_memory_that_is_short_once_does_no_harm(self):
+        self.download()
+        self.net.script(WHOLE, MemoryError())
+        self.net.script(WHOLE, BODY, END)
+        self.assertWhole()
+
+    def test_line_of_the_head_that_is_too_long_is_431(self):
+        self.download(tries=0)
+        self.net.script(b"HTTP/1.0 200 OK\r\nX: " + b"x" * 3000 + b"\r\n", WHOLE, BODY, END)
+        self.assertFails(431)
+
     def test_reset_that_never_ends_is_430(self):
         self.download()
         for _ in range(6):
