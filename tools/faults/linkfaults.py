@@ -125,9 +125,14 @@ async def takeovers(world: World) -> None:
 
 
 async def silence(world: World) -> None:
+    """
+    What the device says gets lost, and then the connection. (It would wait 10 s for a PUBACK, and
+    the platform no longer for the reply.)
+    """
     world.broker.silent = True
     await asyncio.sleep(_SILENT_S)
     world.broker.silent = False
+    world.broker.drop()
 
 
 def setting(name: str, value: object) -> Fault:
