@@ -179,7 +179,9 @@ def _run(name: str, folder: Path) -> None:
         seen = world.record.events
         world.until(lambda: world.record.last_idle > seen, "the device comes to rest", _REST_S)
         world.finish(task)
-        allowed = _allowed(what, where, always, (world.device.fs / "confirmed").exists())
+        confirmed = (world.device.fs / "confirmed").exists()
+        need(not confirmed or where not in _EARLY, "confirmed without its self-test", world)
+        allowed = _allowed(what, where, always, confirmed)
         check.outcome(world, task, allowed)
         need((world.device.fs / "fault").exists(), "the fault did not happen", world)
         check.follow(world)
