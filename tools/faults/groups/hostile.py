@@ -7,6 +7,7 @@ import asyncio
 import json
 from pathlib import Path
 
+from ota import protocol as p
 from tools.faults import check, fuzz
 from tools.faults.case import Group
 from tools.faults.check import SUCCEEDED, need
@@ -78,6 +79,7 @@ def _in_trial(world: World, hostile: Hostile, seed: str) -> int:
     world.until(lambda: len(world.record.boots) == 2, "the trial begins")
     hostile.subscribed()
     _commands(hostile, f"trial/{seed}", _BATCH)
+    _refused(hostile, p._PENDING)
     need(len(world.record.boots) == 2, "it started anew", world)
     (world.device.fs / HOLD).unlink()
     hostile.say("go")
@@ -101,6 +103,7 @@ def _in_download(world: World, hostile: Hostile, seed: str) -> int:
     world.until(reached.is_set, "the download begins")
     world.until(lambda: task.status == UPGRADING, "the platform has the reply")
     _commands(hostile, f"download/{seed}", _FEW)
+    _refused(hostile, p._BUSY)
     need(len(world.record.boots) == 1, "it started anew", world)
     world.web.behave = None
     world.do(told.set)
@@ -112,6 +115,12 @@ def _in_download(world: World, hostile: Hostile, seed: str) -> int:
 def _begin(world: World, hostile: Hostile) -> None:
     world.device.start()
     world.settle()
+
+
+def _refused(hostile: Hostile, code: int) -> None:
+    # A good command for another version than the one that is under way.
+    codes = hostile.replies(json.dumps(fuzz.good()).encode())
+    need(codes == [code], f"answered {codes}", hostile.world)
 
 
 def _commands(hostile: Hostile, seed: str, count: int) -> None:

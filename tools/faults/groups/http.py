@@ -88,6 +88,8 @@ def _run(name: str, folder: Path) -> None:
         need(len(world.web.requests) > resumes + _has(which, _AGAIN), "not reached", world)
         if resumes:
             check.resumed(world, _CUT)
+        if which == "200 to a range":
+            need(len(world.web.requests) == 2, "fetched anew", world)
         world.web.behave = None
         check.follow(world)
 

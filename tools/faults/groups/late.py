@@ -140,6 +140,7 @@ def _run(name: str, folder: Path) -> None:
         if goes_back:
             _until_back(world, task)
         else:
+            world.until(lambda: _rested(world), "its last start comes to rest")
             world.settle()
             need(check.running(world) == NEW, "the new image does not run", world)
             need(task.status == model.SUCCEEDED, f"{task}", world)
@@ -165,8 +166,12 @@ def _sit_out(world: World, most: int, crash: str) -> None:
             off.unlink()
             world.device.power_cut()
             world.device.start()
-        if crash != "soft":  # that one runs no boot loader
-            world.until(partial(gone, count), f"crash {count}")
+        world.until(partial(gone, count), f"crash {count}")
+
+
+def _rested(world: World) -> bool:
+    # What it makes of its last crash shows in the start after that.
+    return "\nidle " in "\n".join(world.device.console).rpartition(" starts, cause ")[2]
 
 
 def _spoil(world: World) -> None:
