@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from tools.platform import wire
 from tools.platform.model import Task
 
 from . import check
@@ -220,6 +221,25 @@ def lost(world: World, moment: str, count: int) -> None:
     """So many PUBACKs get lost from the moment on."""
     disturbed(world, moment, lf.setting("lose_puback", count))
     need(not world.broker.lose_puback, "fewer PUBACKs were lost", world)
+
+
+def swallowed(world: World) -> None:
+    """
+    The broker has acknowledged the version of the new image, and dies before the platform hears
+    of it. The device's next question brings it the command for the version that runs: time to say
+    which one that is, for nothing else makes a success.
+    """
+    hear, lost = world.broker.on_message, []
+
+    def swallow(topic: str, payload: bytes) -> None:
+        if topic.endswith(wire.VERSION) and len(world.record.boots) == 2 and not lost:
+            lost.append(payload)
+        else:
+            hear(topic, payload)
+
+    world.broker.on_message = swallow
+    _upgrade(world, begin(world), {SUCCEEDED})
+    need(lost, "no version was lost", world)
 
 
 def padded(size: int, change: Callable[[bytes, int], bytes], world: World) -> None:

@@ -48,13 +48,10 @@ def _rows() -> dict[str, _Row]:
         "retained/good": _Row(partial(plays.retained, app=None, result=SUCCEEDED), _BOTH),
         "retained/bad": _Row(partial(plays.retained, app=_BAD, result=ROLLED_BACK), _BOTH),
         "redelivered": _Row(plays.redelivered),
-        "padded/blanks": _Row(
-            partial(plays.padded, size=lf.MESSAGE_MAX, change=plays.blanks), _BOTH
-        ),
+        "padded/blanks": _Row(partial(plays.padded, lf.MESSAGE_MAX, plays.blanks), _BOTH),
         # A text costs its length once more when it is read.
-        "padded/key": _Row(
-            partial(plays.padded, size=_LONG_TEXT, change=plays.another_key), _BOTH
-        ),
+        "padded/key": _Row(partial(plays.padded, _LONG_TEXT, plays.another_key), _BOTH),
+        "swallowed": _Row(plays.swallowed),
         "lost-puback/start": _Row(plays.lost_at_start),
     }
     for moment in lf.MOMENTS:
