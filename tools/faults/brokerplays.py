@@ -242,6 +242,22 @@ def swallowed(world: World) -> None:
     need(lost, "no version was lost", world)
 
 
+def outcome_lost(world: World) -> None:
+    """The connection ends before the broker has taken the outcome."""
+    hear, lost = world.broker.on_message, []
+
+    def message(topic: str, payload: bytes) -> None:
+        if b'"succeeded"' in payload and not lost:
+            lost.append(payload)
+            world.broker.drop()
+        else:
+            hear(topic, payload)
+
+    world.broker.on_message = message
+    _upgrade(world, begin(world), {SUCCEEDED})
+    need(lost, "no outcome was lost", world)
+
+
 def padded(size: int, change: Callable[[bytes, int], bytes], world: World) -> None:
     """The command is so long, and good. change: makes it so, from payload and size."""
     sent = _commands(world, change=partial(change, size=size))

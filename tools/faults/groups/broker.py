@@ -52,6 +52,7 @@ def _rows() -> dict[str, _Row]:
         # A text costs its length once more when it is read.
         "padded/key": _Row(partial(plays.padded, _LONG_TEXT, plays.another_key), _BOTH),
         "swallowed": _Row(plays.swallowed),
+        "lost-outcome": _Row(plays.outcome_lost),
         "lost-puback/start": _Row(plays.lost_at_start),
     }
     for moment in lf.MOMENTS:

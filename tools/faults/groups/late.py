@@ -171,7 +171,8 @@ def _sit_out(world: World, most: int, crash: str) -> None:
 
 def _rested(world: World) -> bool:
     # What it makes of its last crash shows in the start after that.
-    return "\nidle " in "\n".join(world.device.console).rpartition(" starts, cause ")[2]
+    starts = "\n".join(world.device.console).split(" starts, cause ")
+    return len(starts) > len(world.record.boots) and "\nidle " in starts[-1]
 
 
 def _spoil(world: World) -> None:
