@@ -27,9 +27,12 @@ def guard():
     # PENDING_VERIFY, and it is the one that runs: the boot loader may have refused it.
     running = Partition(Partition.RUNNING).info()
     if newest[1] == 1 and Partition(Partition.BOOT).info() == running:
-        from machine import WDT
+        import machine
 
-        WDT(timeout=120000)
+        # The boot loader does not see these two, so a trial could go on for ever.
+        if machine.reset_cause() in (machine.SOFT_RESET, machine.DEEPSLEEP_RESET):
+            machine.reset()
+        machine.WDT(timeout=120000)
 
 
 guard()

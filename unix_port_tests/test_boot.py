@@ -18,14 +18,27 @@ import boot
 _AT_START = tuple(sys.modules)  # what the start of a device has loaded
 
 
+class Restart(Exception):
+    """machine.reset() was called: on a device it never returns."""
+
+
 class Machine:
-    """The module `machine`: notes each watchdog's time-out."""
+    """The module `machine`: notes each watchdog's time-out. cause: of the reset."""
+
+    PWRON_RESET, HARD_RESET, WDT_RESET, DEEPSLEEP_RESET, SOFT_RESET = range(1, 6)
 
     def __init__(self):
         self.timeouts = []
+        self.cause = self.HARD_RESET
 
     def WDT(self, timeout):
         self.timeouts.append(timeout)
+
+    def reset_cause(self):
+        return self.cause
+
+    def reset(self):
+        raise Restart
 
 
 class Wlan:
@@ -97,6 +110,17 @@ class GuardTests(BootCase):
             ((1, PENDING_VERIFY), (1, VALID)),
         ):
             self.assertEqual(self.guarded(*records), [120000], records)
+
+    def test_trial_goes_on_over_no_soft_reset_and_no_deep_sleep(self):
+        # The boot loader does not run then: it would never end.
+        for cause in (Machine.SOFT_RESET, Machine.DEEPSLEEP_RESET):
+            self.machine.cause = cause
+            with self.assertRaises(Restart):
+                self.guarded((2, VALID), (3, PENDING_VERIFY))
+            self.assertEqual(self.guarded((1, VALID), BLANK), [])
+        for cause in (Machine.PWRON_RESET, Machine.WDT_RESET):
+            self.machine.cause = cause
+            self.assertEqual(self.guarded((2, VALID), (3, PENDING_VERIFY)), [120000])
 
     def test_no_trial_no_watchdog(self):
         for records in (
