@@ -167,6 +167,9 @@ def _small(folder: Path, heap: str) -> None:
         task = world.offer(NEW)
         world.device.start()
         world.until(lambda: task.at_rest or _given_up(world), "an outcome, or restarts")
+        # What was taken on ends by its code.
+        taken = any(heard.code == p._ACCEPTED for heard in world.record.heard)
+        need(not taken or len(world.record.boots) <= _STARTS, "restarts without an end", world)
         if world.record.boots[-1].version == NEW and not task.at_rest:
             # The trial of the new image came to its prompt.
             bite(world, len(world.record.boots), _TRIAL_MS)
