@@ -21,7 +21,6 @@ _BUSY = const(413)
 _FAILED_BEFORE = const(415)
 _PENDING = const(416)
 _MEMORY = const(436)
-_DIGEST = const(440)
 _READ_BACK = const(452)
 _CANCELLED = const(470)
 _DESTROYED = const(471)
@@ -51,7 +50,6 @@ _LEAVE = const(7)  # the restart comes
 _QUEUE_MAX = const(8)
 _OUTBOX_MAX = const(16)
 _ASK_MS = const(60000)  # between two questions to on_silent
-_YIELD_MS = const(200)  # one wait for data
 _LEAVE_MS = const(10000)  # at most, for the last messages before the restart
 
 
@@ -99,11 +97,11 @@ class OTA:
     _told = _over = False
     # packet id of the message under way; msgId of our last empty get; the sign that was begun
     # before this start, or before its URL ran out
-    _pid = _get_id = _kept = None
+    _pid = _get = _kept = None
     # what is at work: Command or Journal; Upgrade or Download
     _cmd = _job = None
     # a function that _work() calls besides: the trial's, or that of late.py
-    _aside = None
+    _also = None
     _note = ""
 
     def __init__(
@@ -123,9 +121,9 @@ class OTA:
         self._base = PREFIX % (product_key, identifier)
         # The one large buffer, made while the heap is in one piece: after weeks it may not be.
         self.block = memoryview(bytearray(4096))
-        self._queue = []
+        self._in = []
         self._out = []
-        self._journal = journal = Journal().load()
+        self._log = journal = Journal().load()
 
         from .trial import begin
 
@@ -155,7 +153,7 @@ class OTA:
         """
         if self._phase:
             self.cancel(_DESTROYED)  # what does not get out now, the next start reports
-            self._queue = self._out = self.block = ()
+            self._in = self._out = self.block = ()
             if self.on_message:
                 self._mqtt.set_callback(self.on_message)
             self._phase = self._over = _UNINIT
@@ -169,7 +167,7 @@ class OTA:
         """
         if not _READY < self._phase < _TRIAL:
             return
-        journal = self._journal
+        journal = self._log
         if (
             self._phase == _RUN
             and detail in (401, 403, 410)
@@ -180,7 +178,7 @@ class OTA:
             # up.
             self._kept = journal.sign
             self._end()
-            self._get_id = self._tell("get", "")
+            self._get = self._tell("get", "")
             return
         if self._job:
             journal.progress = self._job.progress
@@ -199,7 +197,7 @@ class OTA:
         """
         if type(progress) is not int or not 0 <= progress <= 100:
             raise OTAError(_ARGUMENT)
-        self._report(status, progress)
+        self._say(status, progress)
 
     def report_firmware_version(self, version=None):
         """
@@ -227,28 +225,9 @@ class OTA:
         481 while poll() does the upgrade, or when there is nothing to download. Source: the
         guidance, 7.
         """
-        end = after(timeout_s * 1000)
-        self._handle()
-        if self._phase == _BEGIN and self._journal.state != _DONE:
-            from .download import Download
+        from .fetch import fetch_yield
 
-            self._journal.take(self._cmd, _FETCHING)
-            self._start(_YIELD, Download(self, self._cmd, 0))
-        if self._phase != _YIELD:
-            raise OTAError(_STATE)
-        try:
-            while True:
-                n = self._job.readinto(memoryview(buf), _YIELD_MS)
-                if n < 0:
-                    if not self._job.is_right():
-                        raise OTAError(_DIGEST)
-                    self._journal.save(_IDLE)
-                    self._end()
-                if n or not left(end):
-                    return n
-        except OTAError as e:
-            self.cancel(e.code, e.detail)
-            return -e.code
+        return fetch_yield(self, buf, timeout_s)
 
     def get_firmware_info(self, version, product_key=None, identifier=None):
         """
@@ -300,18 +279,18 @@ class OTA:
             return
         if not self._told:
             self._send("version", {"firmwareVersion": self.version}, 1)
-        self._outcome()
-        self._get_id = self._tell("get", "")
+        self._ended()
+        self._get = self._tell("get", "")
 
     # Messages in
 
     def _hear(self, topic, msg):
-        if self._phase and len(self._queue) < _QUEUE_MAX:
-            self._queue.append((topic, msg))
+        if self._phase and len(self._in) < _QUEUE_MAX:
+            self._in.append((topic, msg))
 
     def _handle(self):
-        while self._queue:
-            topic, msg = self._queue.pop(0)
+        while self._in:
+            topic, msg = self._in.pop(0)
             asked = topic == (self._base + "get_reply").encode()
             if not asked and topic != (self._base + "upgrade").encode():
                 if self.on_message:
@@ -321,11 +300,11 @@ class OTA:
             try:
                 msg_id, code, data = decode(msg)
                 if asked:
-                    if msg_id != self._get_id:
+                    if msg_id != self._get:
                         if self.on_info:
                             self.on_info(msg_id, code, data)
                         continue
-                    self._get_id = None
+                    self._get = None
                     if not data:  # 404: nothing waits for us
                         continue
                 code = self._judge(Command(msg_id, data, asked), asked)
@@ -336,7 +315,7 @@ class OTA:
 
     def _judge(self, command, asked):
         # Takes a command on, or not. Returns the code to answer.
-        journal = self._journal
+        journal = self._log
         phase = self._phase
         if phase >= _BEGIN:
             if self._cmd.version != command.version:
@@ -386,8 +365,8 @@ class OTA:
             data["identifier"] = identifier
         return self._send(name, data, 1)
 
-    def _report(self, status, progress):
-        journal = self._journal
+    def _say(self, status, progress):
+        journal = self._log
         data = {
             "firmwareVersion": journal.version or self.version,
             "status": status,
@@ -401,14 +380,14 @@ class OTA:
             journal.progress = progress
             self.due = after(self.progress_s * 1000)
 
-    def _outcome(self):
+    def _ended(self):
         # Reports how it ended, if the platform does not know yet.
-        journal = self._journal
+        journal = self._log
         if journal.state == _DONE:
             if journal.code:
-                self._report("failed", journal.progress)
+                self._say("failed", journal.progress)
             else:
-                self._report("succeeded", 100)
+                self._say("succeeded", 100)
 
     def _pump(self):
         # Sends what waits: one message of QoS 1 at a time.
@@ -426,16 +405,16 @@ class OTA:
             self._out.pop(0)
             if name == "version":
                 self._told = True
-            elif name == "progress" and qos and self._journal.state == _DONE:
-                self._journal.save(_TOLD if self._journal.code else _IDLE)
+            elif name == "progress" and qos and self._log.state == _DONE:
+                self._log.save(_TOLD if self._log.code else _IDLE)
 
     # The upgrade
 
     def _work(self):
-        journal = self._journal
+        journal = self._log
         phase = self._phase
         late = not left(self.due)
-        if self._aside and self._aside(self, journal):  # confirmed
+        if self._also and self._also(self, journal):  # confirmed
             self.tested = True
             self._end()
             self.connected()
@@ -445,15 +424,15 @@ class OTA:
         elif phase == _RUN:
             progress = self._job.step()
             if progress > 95:
-                self._report("verifying", 96)
+                self._say("verifying", 96)
                 self._job.switch()
                 self._phase = _LEAVE
                 self._over = True
-                self._report("burning", 97)
-                self._report("restarting", 98)
+                self._say("burning", 97)
+                self._say("restarting", 98)
                 self.due = after(_LEAVE_MS)
             elif progress - journal.progress >= self.progress_percent and late:
-                self._report("downloading", progress)
+                self._say("downloading", progress)
         # An outcome that the platform does not have yet must not be written over.
         elif journal.state != _DONE:
             command = self._cmd
@@ -467,17 +446,18 @@ class OTA:
             elif phase == _BEGIN:
                 if command.version == self.version:  # nothing to do
                     journal.take(command, _DONE)
+                    self._tell("version", self.version)  # it may have been lost behind the broker
                     self._end()
                 else:
                     from .download import Upgrade
 
-                    self._start(_RUN, Upgrade(self, command, journal))
+                    self._run(_RUN, Upgrade(self, command, journal))
 
-    def _start(self, phase, job):
+    def _run(self, phase, job):
         self._phase = phase
         self._job = job
         self._over = False
-        self._report("downloading", 0)
+        self._say("downloading", 0)
 
     def _end(self):
         # Nothing is at work any more.
@@ -486,4 +466,4 @@ class OTA:
             self._over = True
         self._cmd = self._job = None
         self._phase = _READY
-        self._outcome()
+        self._ended()

@@ -14,7 +14,7 @@ from hashlib import md5
 import requests
 
 from .protocol import OTAError
-from .slot import Slot, head
+from .slot import Slot, booting, forget, head
 from .stream import after, call, left
 
 _URL = const(414)
@@ -83,7 +83,7 @@ class Download:
                 if not left(self._due):
                     self._open()
                 return 0
-            if not self._stream.ready(ms):
+            if not self._sock.ready(ms):
                 return 0 if left(self._due) else self._again(_STALLED)
             rest = self._skip or self.size - self.position
             if rest < len(buf):
@@ -114,7 +114,7 @@ class Download:
 
     def close(self):
         if self._raw:
-            self._stream.close()
+            self._sock.close()
             self._raw = None
 
     def _again(self, code, errno=0):
@@ -139,7 +139,7 @@ class Download:
             self.resumed = True
             if self._range:
                 headers["Range"] = "bytes=%d-" % position
-        response, self._stream = call(requests, requests.get, url, headers=headers)
+        response, self._sock = call(requests, requests.get, url, headers=headers)
         self._raw = response.raw
         headers = {}
         for name in response.headers:
@@ -178,10 +178,10 @@ class Upgrade(Download):
 
     def __init__(self, ota, command, journal):
         self._slot = slot = Slot(ota.block)
-        self._journal = journal
+        self._log = journal
         units = 0
         if journal.sign == command.sign and journal.slot == slot.slot:  # some of it is there
-            units = min(journal.units, command.size // _UNIT)
+            units = max(min(journal.units, command.size // _UNIT), 0)
         journal.take(command, _FETCHING, slot.slot, units)
         super().__init__(ota, command, units * _UNIT)
         self._kept = self.position
@@ -220,19 +220,22 @@ class Upgrade(Download):
                 slot.written = 0
                 self.rewind(0)
             if not slot.filled and not slot.written % _UNIT:
-                self._journal.units = slot.written // _UNIT
-                self._journal.save(_FETCHING)
+                self._log.units = slot.written // _UNIT
+                self._log.save(_FETCHING)
         return self.progress
 
     def switch(self):
         """Makes the new image the one to boot. Raises OTAError 453."""
         slot = self._slot
-        journal = self._journal
+        journal = self._log
         # For an image that does not tell its version, see trial.begin.
         build = hexlify(head(slot.part)[176:184]).decode()
         setattr(journal, "v%d" % slot.slot, build + self._cmd.version)
         journal.save(_SWITCHING)
         try:
             slot.part.set_boot()
-        except OSError:  # ESP-IDF's own check refuses the image
+            if booting() != slot.slot:  # flash may fail silently
+                raise OSError
+        except OSError:  # or ESP-IDF's own check refuses the image
+            forget(slot.slot)  # it must not boot after that
             raise OTAError(_SWITCH)

@@ -43,6 +43,9 @@ class Journal:
                 buf = bytearray(_RECORD_MAX)
                 record = json.loads(buf[: NVS("ota").get_blob(key, buf)])
                 if record["turn"] > self.turn:
+                    for name in record:  # whoever wrote it
+                        if type(record[name]) != type(getattr(Journal, name, "")):  # noqa: E721
+                            raise ValueError
                     for name in record:
                         setattr(self, name, record[name])
             except Exception:  # there is none, or it is not ours: a start must not fail for it

@@ -24,7 +24,7 @@ _NEVER_MS = const(0x7FFFFFFF)
 
 def arm(ota, journal, slot):
     """The image in slot (int) is confirmed. The caller writes the journal."""
-    ota._aside = None
+    ota._also = None
     if ota.late_s:
         journal.late = slot << 3 | _LIVES
         _watch(ota)
@@ -70,14 +70,14 @@ def begin(ota, journal, here):
 
 def _watch(ota):
     ota.calm = after(ota.late_s * 1000)
-    ota._aside = _calm
+    ota._also = _calm
 
 
 def _calm(ota, journal):
     # Over when the start was long enough, or the next command came: the record is going to be its,
     # and the other slot.
     if ota._phase > _READY or not left(ota.calm):
-        ota._aside = None
+        ota._also = None
         _forget(journal)
 
 

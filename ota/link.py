@@ -28,13 +28,13 @@ class Link(simple.MQTTClient):
     back_off_s = 300
     #: see above
     up = 0
-    _wait_ms = 2000
+    _wait = 2000
 
     def __init__(self, *args, **named):
         super().__init__(*args, **named)
         self.keepalive = self.keepalive or 60  # without it a dead connection would go unseen
         self.unacked = set()
-        self._topics = []
+        self._subs = []
         self._due = after(0)  # the next try, or once connected the end of patience
 
     def subscribe(self, topic, qos=0):
@@ -43,8 +43,8 @@ class Link(simple.MQTTClient):
         it connects again.
         """
         item = (topic, qos)
-        if item not in self._topics:
-            self._topics.append(item)
+        if item not in self._subs:
+            self._subs.append(item)
             if self.up:
                 self.drop()
 
@@ -95,17 +95,17 @@ class Link(simple.MQTTClient):
                     self._due = after(self.keepalive * 1500)
                 if self.unacked and not left(self._acked) or not left(self._due):
                     self.drop()
-                elif not left(self._ping_at):
-                    self._ping_at = after(self.keepalive * 500)
+                elif not left(self._ping):
+                    self._ping = after(self.keepalive * 500)
                     self.ping()
             elif not left(self._due):
                 self.pid = 0
                 call(simple, self.connect)
-                for topic in self._topics:
+                for topic in self._subs:
                     super().subscribe(*topic)
                 self.up = after(0) | 2
-                self._wait_ms = 2000
-                self._ping_at = after(0)
+                self._wait = 2000
+                self._ping = after(0)
                 self._due = after(self.keepalive * 1500)
         # umqtt checks replies by assert and index. What a callback raises ends the connection,
         # too: the agent's only queues.
@@ -118,6 +118,6 @@ class Link(simple.MQTTClient):
             self.sock.close()
         self.up = 0
         self.unacked.clear()
-        wait = self._wait_ms
-        self._wait_ms = min(wait * 2, self.back_off_s * 1000)
+        wait = self._wait
+        self._wait = min(wait * 2, self.back_off_s * 1000)
         self._due = after(randrange(wait))

@@ -34,6 +34,11 @@ def running():
     return Partition(Partition.RUNNING)
 
 
+def booting():
+    """The slot that boots next, by the boot records: int."""
+    return Partition(Partition.BOOT).info()[1]
+
+
 def head(part):
     """The first 208 bytes of the image in a Partition: bytearray."""
     buf = bytearray(_HEAD)
@@ -60,6 +65,13 @@ def records():
                 yield state, 16 + (seq - 1) % slots, otadata, sector
 
 
+def forget(slot):
+    """Erases each boot record that names a slot (int), so that it does not boot."""
+    for _, named, otadata, sector in records():
+        if named == slot:
+            otadata.ioctl(_IOCTL_ERASE, sector)
+
+
 class Slot:
     """
     Writer of the slot that does not run. view: memoryview of 4 KiB, the block to fill, filled: how
@@ -82,13 +94,10 @@ class Slot:
             self.slot = slot
             if slot == own.info()[1]:
                 raise OSError
-            # The records of earlier failures go, so that one found after the switch is its own;
-            # and one that names this slot already: a second set_boot for the same slot can strand
-            # the device on a bad image (ESP-IDF up to 5.5).
-            booting = Partition(Partition.BOOT).info()[1] == slot
-            for state, named, otadata, sector in records():
-                if 3 <= state <= 4 or booting and named == slot:  # INVALID, ABORTED
-                    otadata.ioctl(_IOCTL_ERASE, sector)
+            # No record names what is not whole: one of an earlier failure would be taken for this
+            # one's after the switch, and a second set_boot for the same slot can strand the device
+            # on a bad image (ESP-IDF up to 5.5).
+            forget(slot)
         except OSError:
             raise OTAError(_NO_SLOT)
 

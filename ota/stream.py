@@ -79,20 +79,21 @@ class Stream:
         return self._some(self._sock.readinto, buf)
 
     def read(self, n):
-        """Returns exactly n bytes, or b"" in the place of more than 16 KiB."""
-        data = b""
+        """Returns exactly n bytes, or b"" in the place of more than 16 KiB, or than have room."""
+        parts = []  # joined at the end: grown piece by piece it would need the room twice
         keep = n <= _READ_MAX
-        while n:
-            part = self._some(self._sock.read, min(n, _PIECE))
-            if not part:
-                raise OSError(ETIMEDOUT)
-            n -= len(part)
+        while True:
             try:
+                if not n:
+                    return b"".join(parts)
+                part = self._some(self._sock.read, min(n, _PIECE))
+                if not part:
+                    raise OSError(ETIMEDOUT)
+                n -= len(part)
                 if keep:
-                    data += part
+                    parts.append(part)
             except MemoryError:
-                data = keep = b""
-        return data
+                parts = keep = ()
 
     def readline(self):
         """A line of the HTTP headers, whole; ValueError when they are too long."""

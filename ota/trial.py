@@ -3,8 +3,9 @@ After a restart: which version runs, what became of the last upgrade, and the tr
 that is new.
 
 A new image has to prove itself within a deadline; the watchdog, which boot.py started, catches
-what hangs. Rolling back is a restart: the boot loader takes the other image when the one on trial
-did not confirm. Source: docs/hardware.md, "Boot loader" and "Starting up".
+what hangs. Rolling back is a restart without its boot record: the boot loader takes the other
+image, as it does by itself when the one on trial did not confirm. Source: docs/hardware.md, "Boot
+loader" and "Starting up".
 """
 
 import sys
@@ -12,7 +13,7 @@ from binascii import hexlify
 
 import machine
 
-from .slot import head, records, running
+from .slot import booting, forget, head, records, running
 from .stream import after, left
 
 _SWITCH = const(453)
@@ -76,14 +77,12 @@ def begin(ota, journal, version):
 
         begin(ota, journal, here)
     switching = journal.state == _SWITCHING
+    # Also when the boot loader could not note that it starts us. One that failed already has come
+    # back: there is nothing else that starts.
+    trial = switching and journal.slot == here and not journal.code
     for state, slot, _, _ in records():
         if slot == here:
-            if state == _PENDING_VERIFY:
-                ota.wdt = machine.WDT(timeout=_WDT_MS)
-                ota.due = after(ota.trial_s * 1000)
-                ota.tested = None
-                ota._aside = step
-                return True
+            trial = state == _PENDING_VERIFY or trial and state != _VALID
         # Earlier failures are not among the records any more, see Slot.
         elif switching and slot == journal.slot:
             if state == _NEW:  # a soft reset: the boot loader did not run yet
@@ -91,6 +90,13 @@ def begin(ota, journal, version):
             if state != _VALID:
                 journal.code = journal.code or _NOT_STARTED
                 journal.save(_DONE)
+                forget(slot)  # whatever can be read there later
+    if trial:
+        ota.wdt = machine.WDT(timeout=_WDT_MS)
+        ota.due = after(ota.trial_s * 1000)
+        ota.tested = None
+        ota._also = step
+        return True
     # With a code the image failed, though a cut may have taken its boot record.
     if switching and (journal.slot == here or journal.code):
         if journal.slot == here:
@@ -109,6 +115,8 @@ def step(ota, journal):
     The self-test is asked until it says True (good) or False (bad); None = not yet. What it raises
     counts as False.
     """
+    own = running()
+    here = own.info()[1]
     code = _NOT_CONNECTED
     late = not left(ota.due)
     if ota.tested is False:  # reached
@@ -127,10 +135,13 @@ def step(ota, journal):
         if good:
             code = _SWITCH
             try:
-                # It marks the record that is active: ours, see begin(). Flash may fail silently.
-                running().mark_app_valid_cancel_rollback()
+                # It marks the record that is active, so that has to be ours; flash may fail
+                # silently.
+                if booting() != here:
+                    own.set_boot()
+                own.mark_app_valid_cancel_rollback()
                 for record in records():
-                    if record[:2] == (_VALID, running().info()[1]):
+                    if record[:2] == (_VALID, here):
                         ota.wdt = machine.WDT(timeout=_NEVER_MS)
                         from .late import arm
 
@@ -145,5 +156,6 @@ def step(ota, journal):
         journal.code = code
         try:
             journal.save(journal.state)
+            forget(here)
         finally:
             machine.reset()

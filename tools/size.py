@@ -15,7 +15,10 @@ CORE_MAX = 12_288  # bytes, ota/ without the optional files
 PACKAGE_MAX = 16_384  # bytes, all of ota/
 START_MAX = 3_072  # bytes, boot.py and main.py
 
-OPTIONAL = ("ota/late.py",)  # loaded in the first starts after an upgrade
+OPTIONAL = (
+    "ota/fetch.py",  # loaded by the first fetch_yield()
+    "ota/late.py",  # loaded in the first starts after an upgrade
+)
 
 _LEVEL = 3
 

@@ -82,7 +82,7 @@ class LateCase(TrialCase):
         # Nothing is watched any more, in NVS neither, and the code is gone from the heap.
         self.assertEqual(Journal().load().late, 0, why)
         self.assertEqual(self.journal.late, 0, why)
-        self.assertIsNone(self.agent._aside, why)
+        self.assertIsNone(self.agent._also, why)
         self.assertFalse("ota.late" in sys.modules, why)
         self.assertFalse(hasattr(ota, "late"), why)
 
@@ -91,7 +91,7 @@ class ArmTests(LateCase):
     def arm(self, slot):
         from ota.late import arm
 
-        self.agent._aside = self.trial.step
+        self.agent._also = self.trial.step
         arm(self.agent, self.journal, slot)
 
     def test_three_crashes_of_the_slot_that_was_confirmed(self):
@@ -104,7 +104,7 @@ class ArmTests(LateCase):
         self.arm(boot.HERE)
         left = time.ticks_diff(self.agent.calm, time.ticks_ms())
         self.assertTrue(60000 < left <= 77000, left)
-        self.assertFalse(self.agent._aside in (None, self.trial.step))
+        self.assertFalse(self.agent._also in (None, self.trial.step))
 
     def test_caller_writes_the_journal(self):
         turn = self.journal.turn
@@ -115,7 +115,7 @@ class ArmTests(LateCase):
         self.agent.late_s = 0
         self.arm(boot.HERE)
         self.assertEqual(self.journal.late, 0)
-        self.assertIsNone(self.agent._aside)
+        self.assertIsNone(self.agent._also)
         self.assertIsNone(self.agent.calm)
         self.assertFalse("ota.late" in sys.modules)
         self.assertFalse(hasattr(ota, "late"))
@@ -146,7 +146,7 @@ class CountTests(LateCase):
             self.starts(4, cause)
             left = time.ticks_diff(self.agent.calm, time.ticks_ms())
             self.assertTrue(580000 < left <= 600000, left)
-            self.assertIsNotNone(self.agent._aside)
+            self.assertIsNotNone(self.agent._also)
             self.assertTrue(hasattr(ota, "late"))
 
     def test_record_of_the_upgrade_stays_as_it_is(self):
@@ -298,14 +298,14 @@ class CalmTests(LateCase):
 
     def look(self):
         # As _work() does it: nothing is confirmed, so the rest of it goes on.
-        self.assertFalse(self.agent._aside(self.agent, self.journal))
+        self.assertFalse(self.agent._also(self.agent, self.journal))
 
     def test_goes_on_while_late_s_lasts(self):
         self.watch()
         turn = Journal().load().turn
         for _ in range(3):
             self.look()
-        self.assertIsNotNone(self.agent._aside)
+        self.assertIsNotNone(self.agent._also)
         self.assertEqual(self.lives(), (boot.HERE, 3))
         self.assertEqual(Journal().load().turn, turn)
 

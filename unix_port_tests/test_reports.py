@@ -322,7 +322,8 @@ class OutboxTests(AgentCase):
         self.assertEqual(self.client.sent, [])
         self.client.fault = None
         self.poll(5)
-        self.assertEqual([name for name, _, _ in self.client.sent], ["upgrade_reply", "progress"])
+        sent = [name for name, _, _ in self.client.sent]
+        self.assertEqual(sent, ["upgrade_reply", "version", "progress"])
 
     def test_is_kept_while_the_link_is_down(self):
         agent = self.ready()

@@ -159,15 +159,15 @@ class OpenTests(RecordCase):
             ((valid, (2, 4)), [valid, gone]),
             ((valid, (2, 3)), [valid, gone]),
             (((2, 4), (3, 2)), [gone, (3, 2)]),
-            # Names the slot already, whatever its state: set_boot for it would make a second one.
+            # Names the slot, whatever its state: it must not boot what is half written.
             ((valid, (2, 0)), [valid, gone]),
             ((valid, (2, 1)), [valid, gone]),
             ((valid, (2, 2)), [valid, gone]),
             ((valid, (2, boot.UNDEFINED)), [valid, gone]),
             (((2, 2), (2, 2)), [gone, gone]),
-            # What was before, and is not what boots: the next set_boot writes over it.
-            (((3, 2), (2, 2)), [(3, 2), (2, 2)]),
-            (((3, 2), (2, 0)), [(3, 2), (2, 0)]),
+            (((3, 2), (2, 2)), [(3, 2), gone]),
+            (((3, 2), (2, 0)), [(3, 2), gone]),
+            # Names the running one.
             (((3, 2), (1, 2)), [(3, 2), (1, 2)]),
             ((valid, boot.BLANK), [valid, gone]),
             ((boot.BLANK, boot.BLANK), [gone, gone]),

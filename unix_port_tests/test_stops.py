@@ -149,7 +149,7 @@ class MemoryTests(StopCase):
 
     def test_no_room_for_the_download_is_436(self):
         self.ready()
-        self.agent._start = self.fail
+        self.agent._run = self.fail
         self.command()
         self.poll(4)
         self.assertEqual(self.progress(), [("failed", 0, 436)])
@@ -190,20 +190,20 @@ class MemoryTests(StopCase):
         bootrecords.write((1, bootrecords.PENDING_VERIFY), bootrecords.BLANK)
         self.start(self_test=lambda: None)
         self.poll(4)
-        step, self.agent._aside = self.agent._aside, self.fail
+        step, self.agent._also = self.agent._also, self.fail
         self.poll()
         self.assertEqual(self.sent("progress"), [])
-        self.agent._aside = step
+        self.agent._also = step
         self.agent.self_test = lambda: True
         self.poll(6)
         self.assertEqual(bootrecords.states()[0], (1, bootrecords.VALID))
 
     def test_next_command_is_taken(self):
         self.ready()
-        start, self.agent._start = self.agent._start, self.fail
+        start, self.agent._run = self.agent._run, self.fail
         self.command()
         self.poll(4)
-        self.agent._start = start
+        self.agent._run = start
         self.net.script(b"HTTP/1.0 200 OK\r\n\r\n")
         self.command("m2")
         self.poll(4)

@@ -122,7 +122,7 @@ class BeginTests(TrialCase):
 
     def test_trial_is_at_work_from_then_on(self):
         self.begins(((1, boot.PENDING_VERIFY), boot.BLANK), slot=boot.HERE)
-        self.assertIs(self.agent._aside, self.trial.step)
+        self.assertIs(self.agent._also, self.trial.step)
         self.assertIsNone(self.agent.tested)
 
     def test_no_trial_no_watchdog(self):
@@ -130,7 +130,7 @@ class BeginTests(TrialCase):
             self.assertFalse(self.begins(((1, state), boot.BLANK), 0), state)
         self.assertEqual(self.machine.timeouts, [])
         self.assertIsNone(self.agent.wdt)
-        self.assertIsNone(self.agent._aside)
+        self.assertIsNone(self.agent._also)
 
     def test_no_records(self):
         self.assertFalse(self.begins((boot.BLANK, boot.BLANK), 0))
@@ -270,7 +270,7 @@ class BootLoaderTests(TrialCase):
             self.journal.take(Command, SWITCHING, boot.OTHER)
             boot.slot(boot.OTHER).set_boot()
 
-    def test_image_that_is_confirmed_though_it_could_not_be_read_back(self):
+    def test_image_whose_confirmation_could_not_be_read_back_goes(self):
         import simulator
 
         self.assertIs(self.start("ota_1"), True)
@@ -278,7 +278,35 @@ class BootLoaderTests(TrialCase):
         simulator.fault(1, "unread")
         with self.assertRaises(Restart):
             self.trial.step(self.agent, self.journal)
-        self.assertFalse(self.start("ota_1"))
+        self.assertFalse(self.start("ota_0"))
+        self.assertEqual(self.remembered(), (DONE, 453))
+
+    def test_boot_loader_that_could_not_note_its_start(self):
+        # An erase alone, or a record that does not fit: the image runs all the same, unconfirmed.
+        self.assertEqual(self.restart(), "ota_1")
+        for record in (boot.BLANK, boot.entry(2, boot.PENDING_VERIFY, crc=0), (2, boot.NEW)):
+            boot.write((1, boot.VALID), record)
+            self.load()
+            self.trial.head = slot_head
+            self.agent = Agent()
+            self.journal = Journal().load()
+            self.assertIs(self.begin(), True, record)
+            self.assertEqual(self.machine.timeouts[-1], 120000)
+            self.agent.tested = False
+            self.assertIs(self.trial.step(self.agent, self.journal), True, record)
+            self.assertFalse(self.start("ota_1"))
+            self.assertEqual(self.remembered(), (DONE, 0))
+            self.journal.save(SWITCHING)
+
+    def test_image_that_failed_and_comes_back_is_not_tried_for_ever(self):
+        # Nothing else starts.
+        self.assertEqual(self.restart(), "ota_1")
+        boot.write(boot.BLANK, boot.BLANK)
+        self.journal.code = 461
+        self.journal.save(SWITCHING)
+        self.load()
+        self.journal = Journal().load()
+        self.assertFalse(self.begin())
         self.assertEqual(self.remembered(), (DONE, 0))
 
     def test_image_that_the_boot_loader_refuses(self):

@@ -61,7 +61,7 @@ class Agent:
     late_s = 600
     self_test = wdt = tested = None
     version = due = calm = None
-    _aside = None
+    _also = None
     _phase = 1  # ready
 
 

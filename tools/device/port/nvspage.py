@@ -25,6 +25,7 @@ ACTIVE = const(0xFFFFFFFE)
 FULL = const(0xFFFFFFFC)
 FREEING = const(0xFFFFFFF8)
 CORRUPT = const(0xFFFFFFF0)
+_INVALID = const(0)  # never in flash: a write failed; until the next start the page is not used
 
 # Types of an item
 U8 = const(0x01)
@@ -39,6 +40,7 @@ CHUNK = const(4000)  # bytes of a blob that fit into one page
 _SECTOR = const(4096)
 _ONES = const(0xFFFFFFFF)
 _VERSION = const(0xFE)
+_INVALID_STATE = const(0x110B)
 _EMPTY = const(3)
 _WRITTEN = const(2)
 _ERASED = const(0)
@@ -94,6 +96,13 @@ class Page:
     def blank(self):
         return self.state == BLANK
 
+    def _program(self, offset, data):
+        try:
+            self.flash.program(self.address + offset, data)
+        except OSError:
+            self.state = _INVALID
+            raise
+
     def used(self):
         return sum(1 for i in range(ENTRIES) if self.get(i) == _WRITTEN)
 
@@ -105,7 +114,7 @@ class Page:
                 shift = (i & 3) << 1
                 self.table[i >> 2] = self.table[i >> 2] & ~(3 << shift) | state << shift
             word = (first >> 4) * 4
-            self.flash.program(self.address + 32 + word, self.table[word : word + 4])
+            self._program(32 + word, self.table[word : word + 4])
             end = first
 
     def load(self, i):
@@ -151,10 +160,15 @@ class Page:
         """Bytes of one chunk that still fit (getVarDataTailroom)."""
         if self.state == BLANK:
             return CHUNK
-        return max(0, ENTRIES - 1 - self.next) * 32 if self.state == ACTIVE else 0
+        return max(0, ENTRIES - 1 - self.next) * 32 if self.state in (ACTIVE, _INVALID) else 0
 
     def write_item(self, space, kind, key, data, chunk=ANY):
-        """Append an item; key: 16 bytes. False when it does not fit."""
+        """
+        Append an item; key: 16 bytes. False when it does not fit. Raises OSError: -4363 after a
+        write that failed, what Flash raises.
+        """
+        if self.state == _INVALID:
+            raise OSError(-_INVALID_STATE)
         entries = 1 + (len(data) + 31) // 32 if kind == DATA else 1
         if self.state == BLANK:
             self._begin()
@@ -181,7 +195,7 @@ class Page:
 
     def append(self, data, entries):
         begin = self.next
-        self.flash.program(self.address + 64 + begin * 32, data)
+        self._program(64 + begin * 32, data)
         self.mark(begin, begin + entries, _WRITTEN)
         self.next = begin + entries
 
@@ -189,13 +203,13 @@ class Page:
         header = bytearray(b"\xff" * 32)
         struct.pack_into("<IIB", header, 0, ACTIVE, self.seq, _VERSION)
         struct.pack_into("<I", header, 28, crc32(header[4:28], _ONES))
-        self.flash.program(self.address, header)
+        self._program(0, header)
         self.state = ACTIVE
         self.next = 0
         self.table[:] = b"\xff" * 32
 
     def set_state(self, state):
-        self.flash.program(self.address, struct.pack("<I", state))
+        self._program(0, struct.pack("<I", state))
         self.state = state
 
     def erase(self):
