@@ -3,8 +3,8 @@ The two slots: boot records, images, and blocks into the slot that does not run 
 back, switch).
 
 A slot goes by the subtype of its partition: int, 16 = ota_0. Never writes the running slot, and
-never erases its boot record by itself. Stricter with images than `set_boot`, which takes some without
-segments or hash. Source: MicroPython esp32.Partition; ESP-IDF OTA data, esp_app_format.h,
+never erases its boot record by itself. Stricter with images than `set_boot`, which takes some
+without segments or hash. Source: MicroPython esp32.Partition; ESP-IDF OTA data, esp_app_format.h,
 esp_app_desc.h; docs/hardware.md.
 """
 
