@@ -57,9 +57,9 @@ class Download:
         self._at = command.url  # or where a redirect led to
         self.size = command.size
         self._end = after(ota.total_s * 1000)
-        self.rewind(position)
+        self.seek(position)
 
-    def rewind(self, position):
+    def seek(self, position):
         """Goes on from another position."""
         self.position = position
         self.resumed = position > 0
@@ -218,7 +218,7 @@ class Upgrade(Download):
                 # It may be the fault of what was resumed: once more from zero.
                 self._kept = -1
                 slot.written = 0
-                self.rewind(0)
+                self.seek(0)
             if not slot.filled and not slot.written % _UNIT:
                 self._log.units = slot.written // _UNIT
                 self._log.save(_FETCHING)

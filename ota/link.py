@@ -66,7 +66,7 @@ class Link(simple.MQTTClient):
             self.pid = pid = self.pid % _PIDS + 1
             packet += pid.to_bytes(2, "big")
             self.unacked.add(pid)
-            self._acked = after(_ACK_MS)
+            self._ack = after(_ACK_MS)
         packet += msg
         size = len(packet)
         head = bytearray((0x30 | qos << 1 | retain,))
@@ -93,7 +93,7 @@ class Link(simple.MQTTClient):
                     if self.wait_msg() == 0x40:  # PUBACK
                         self.unacked.discard(int.from_bytes(sock.read(3)[1:], "big"))
                     self._due = after(self.keepalive * 1500)
-                if self.unacked and not left(self._acked) or not left(self._due):
+                if self.unacked and not left(self._ack) or not left(self._due):
                     self.drop()
                 elif not left(self._ping):
                     self._ping = after(self.keepalive * 500)

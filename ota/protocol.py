@@ -122,7 +122,7 @@ def decode(data):
     """
     try:
         if len(data) <= _MESSAGE_MAX:
-            message = _stripped(json.loads(data), {})
+            message = _bare(json.loads(data), {})
             msg_id = message.get("msgId", "")
             if type(msg_id) is int:
                 msg_id = str(msg_id)
@@ -145,7 +145,7 @@ class Command:
 
     def __init__(self, msg_id, data, asked):
         try:
-            data = _stripped(data, {"policy": "silent", "size": 0} if asked else {})
+            data = _bare(data, {"policy": "silent", "size": 0} if asked else {})
             self.msg_id = msg_id
             self.size = size = data["size"]
             self.version = data["firmwareVersion"].strip()
@@ -187,7 +187,7 @@ def is_text(text, others, size):
     return True
 
 
-def _stripped(obj, found):
+def _bare(obj, found):
     # A dict with the white space gone from its keys, over found; TypeError or AttributeError for
     # what is no dict.
     for key in obj.keys():

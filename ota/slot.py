@@ -94,12 +94,12 @@ class Slot:
             self.slot = slot
             if slot == own.info()[1]:
                 raise OSError
-            # No record names what is not whole: one of an earlier failure would be taken for this
-            # one's after the switch, and a second set_boot for the same slot can strand the device
-            # on a bad image (ESP-IDF up to 5.5).
-            forget(slot)
         except OSError:
             raise OTAError(_NO_SLOT)
+        # No record names what is not whole: one of an earlier failure would be taken for this one's
+        # after the switch, and a second set_boot for the same slot can strand the device on a bad
+        # image (ESP-IDF up to 5.5).
+        forget(slot)
 
     def add(self, n, last):
         """

@@ -50,11 +50,11 @@ class Stream:
         self._sock = socket.socket()
         return self
 
-    def connect(self, address):
+    def connect(self, arg):
         self._end = after(_OPEN_S * 1000)
         sock = self._sock
         sock.settimeout(_OPEN_S)
-        sock.connect(address)
+        sock.connect(arg)
         sock.setblocking(False)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)

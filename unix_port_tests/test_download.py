@@ -267,14 +267,14 @@ class ResumeTests(DownloadCase):
         self.net.script(head(b"404 Not Found"), END)
         self.assertFails(431, 404, connections=2)
 
-    def test_rewind_begins_anew(self):
+    def test_seek_begins_anew(self):
         self.download()
         self.net.script(WHOLE, BODY[:100], END)
         view = memoryview(bytearray(100))
         while not self.job.readinto(view, 100):
             pass
         self.job.close()
-        self.job.rewind(0)
+        self.job.seek(0)
         self.net.script(WHOLE, BODY, END)
         self.assertWhole()
         self.assertFalse(self.job.resumed)

@@ -139,11 +139,17 @@ def _in_slot(one: Operation, scene: Scene, kind: str, number: int) -> set:
 
 
 def _in_records(one: Operation, scene: Scene, kind: str) -> set:
-    ours = [other.k for other in operations(scene) if other.place == "otadata"]
-    # Erase and program each; a new device writes one more, at its first start.
-    at = ours.index(one.k) // 2 - len(ours) // 2 + len(_RECORDS)
     if kind == "stuck":
         return _ANY
+    done = operations(scene)
+    ours = [other.k for other in done if other.place == "otadata"]
+    # An erase alone: the record of the slot that is going to be written.
+    alone = [k for k in ours if done[k].erase and k + 1 not in ours]
+    if one.k in alone:
+        return {"error": {_READ_BACK}, "unread": {SUCCEEDED, _SWITCH}}.get(kind, {SUCCEEDED})
+    # Erase and program each; a new device writes one more, at its first start.
+    writes = [k for k in ours if k not in alone]
+    at = writes.index(one.k) // 2 - len(writes) // 2 + len(_RECORDS)
     if at < 0:
         return {SUCCEEDED}
     return {_SWITCH} if (at, kind) == (0, "error") else _RECORDS[at]
