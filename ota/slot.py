@@ -76,7 +76,7 @@ class Slot:
     """
     Writer of the slot that does not run. view: memoryview of 4 KiB, the block to fill, filled: how
     much of it is, written: how many bytes are safely in flash, size: of the slot. Raises OTAError
-    423 (no second slot).
+    423 (no second slot); OSError of the flash.
     """
 
     filled = written = 0
@@ -96,9 +96,9 @@ class Slot:
                 raise OSError
         except OSError:
             raise OTAError(_NO_SLOT)
-        # No record names what is not whole: one of an earlier failure would be taken for this one's
-        # after the switch, and a second set_boot for the same slot can strand the device on a bad
-        # image (ESP-IDF up to 5.5).
+        # No record names what is not whole: one of an earlier failure would be taken for this
+        # one's after the switch, and a second set_boot for the same slot can strand the device on
+        # a bad image (ESP-IDF up to 5.5).
         forget(slot)
 
     def add(self, n, last):

@@ -295,7 +295,7 @@ class TrialOutcomeTests(AgentCase):
         self.poll(6)
         self.assertEqual(self.progress(), [])
 
-    def test_boot_record_that_cannot_be_erased_is_423(self):
+    def test_boot_record_that_cannot_be_erased_is_452(self):
         class Worn:
             def ioctl(self, op, sector):
                 raise OSError(-24577)
@@ -309,7 +309,7 @@ class TrialOutcomeTests(AgentCase):
             self.poll(5)
         finally:
             slot.records = records
-        self.assertEqual(self.progress(), [("failed", 0, 423)])
+        self.assertEqual(self.progress(), [("failed", 0, 452)])
         self.assertEqual(self.net.sockets, [])
 
 

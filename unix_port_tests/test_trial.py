@@ -176,8 +176,14 @@ class BeginTests(TrialCase):
 
     def test_confirmed_before_the_journal_knew(self):
         # The power went between the two: it runs, it is VALID.
+        self.running = images.head(version=b"2.0.0")
         self.assertFalse(self.begins(((3, boot.VALID), (2, boot.VALID)), slot=boot.HERE))
         self.assertEqual(self.remembered(), (DONE, 0))
+
+    def test_record_of_another_version_for_the_running_slot_is_no_success(self):
+        # Left over from another upgrade.
+        self.assertFalse(self.begins(((3, boot.VALID), (2, boot.VALID)), slot=boot.HERE))
+        self.assertEqual(self.remembered(), (DONE, 463))
 
     def test_records_mean_nothing_when_no_switch_was_under_way(self):
         for state in (0, 1, FETCHING, DONE, TOLD):
@@ -300,6 +306,7 @@ class BootLoaderTests(TrialCase):
 
     def test_image_that_failed_and_comes_back_is_not_tried_for_ever(self):
         # Nothing else starts.
+        self.running = images.head(version=b"2.0.0")
         self.assertEqual(self.restart(), "ota_1")
         boot.write(boot.BLANK, boot.BLANK)
         self.journal.code = 461
