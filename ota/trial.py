@@ -100,7 +100,7 @@ def begin(ota, journal, version):
     # With a code the image failed, though a cut may have taken its boot record.
     if switching and (journal.slot == here or journal.code):
         if journal.slot == here:  # it is confirmed, whatever was read back
-            journal.code = journal.version != ota.version and _OTHER_VERSION
+            journal.code = (journal.version != ota.version) * _OTHER_VERSION
         journal.save(_DONE)
 
 
