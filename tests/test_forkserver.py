@@ -1,16 +1,33 @@
 """Runs of the pinned interpreter from the process that has it loaded."""
 
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tools.device import forkserver
-from tools.toolchain import micropython
+from tools.toolchain import ROOT, micropython
 
 PROGRAM = str(Path(sys.executable).with_name("micropython"))
 WAIT = 20
+
+
+def until(condition):
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def ended(pid):
+    # Gone, or a zombie that nobody asks for.
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def run(code, cwd="/", **env):
@@ -55,6 +72,20 @@ def test_many_at_once():
 
 def test_folder_that_is_not_there_is_told(tmp_path):
     assert b"FileNotFoundError" in run("print(1)", tmp_path / "none").stdout.read()
+
+
+def test_runs_end_with_the_process_that_asked_for_them(tmp_path):
+    code = (
+        "import sys, tools.device.forkserver as f\n"
+        f"run = f.start([{PROGRAM!r}, '-c', 'print(1)\\nwhile True: pass'], '/', {{}})\n"
+        "run.stdout.readline(); import os\n"
+        "print(open(f'/proc/self/fdinfo/{run._pidfd}').read()); sys.stdout.flush(); os._exit(1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    pid = int(re.search(r"Pid:\s+(\d+)", done.stdout).group(1))
+    until(lambda: ended(pid))
 
 
 def test_only_the_pinned_interpreter_is_served(monkeypatch):

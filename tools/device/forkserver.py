@@ -105,28 +105,25 @@ def _serve(site: str) -> None:
     sys.path.append(site)
     from micropython_unix import main
 
+    running: set[int] = set()
     with socket.socket(fileno=os.dup(0)) as client:
         while True:
             request, fds, _, _ = socket.recv_fds(client, _REQUEST_MAX, 1)
-            if not request:
-                return
+            if not request:  # whoever asked is gone: a device does not outlive its bench
+                break
             pid = os.fork()
             if not pid:
                 client.close()
                 _run(main, json.loads(request), fds[0])
+            running.add(pid)
             os.close(fds[0])
             pidfd = os.pidfd_open(pid)  # before it can be reaped
             socket.send_fds(client, [b"."], [pidfd])
             os.close(pidfd)
-            _reap()
-
-
-def _reap() -> None:
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:  # none is left
-        pass
+            while running and (ended := os.waitpid(-1, os.WNOHANG)[0]):
+                running.discard(ended)
+    for pid in running:  # not reaped yet, so they are still ours
+        os.kill(pid, signal.SIGKILL)
 
 
 def _run(main, request: dict, output: int) -> None:
