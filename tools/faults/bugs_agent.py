@@ -97,8 +97,8 @@ AGENT = (
     Bug(
         "a PUBACK that does not come is waited for without an end",
         "ota/link.py",
-        "if self.unacked and not left(self._acked) or not left(self._due):",
-        "if not left(self._due):",
+        "if self.unacked and not left(",
+        "if not self.up and not left(",
         ("broker/scripted/lost-puback/start/0",),
     ),
     Bug(

@@ -29,7 +29,7 @@ UPGRADE = (
         "ota/slot.py",
         "if crc32(entry[:4], 0xFFFFFFFF) == crc:",
         "if seq < 0xFFFFFFFF:",
-        ("torn/0/107/torn:1", "torn/0/107/torn:28"),
+        ("torn/0/107/torn:28", "torn/0/107/torn:29"),
     ),
     Bug(
         "a file that is no image is written",
@@ -118,8 +118,8 @@ UPGRADE = (
     Bug(
         "headers have no bound but time",
         "ota/stream.py",
-        "            if self._room < 0 or len(line) > _LINE_MAX:\n                raise ValueError\n",
-        "",
+        "                raise ValueError\n",
+        "                pass\n",
         ("http/0/small/headers without end",),
     ),
     Bug(
