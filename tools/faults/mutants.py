@@ -48,7 +48,10 @@ def hunt(seed: int, sample: bool = False) -> Hunt:
 
 
 def is_caught(bug: Bug) -> bool:
-    """True when one of its cases fails. Raises ValueError: its text is not once in its file."""
+    """
+    True when one of its cases fails. Raises ValueError: its text is not once in its file;
+    SyntaxError.
+    """
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         _copy(tree)
@@ -76,4 +79,6 @@ def _plant(bug: Bug, tree: Path) -> None:
     text = path.read_text(encoding="ascii")
     if text.count(bug.old) != 1:
         raise ValueError(f"{bug.name}: {bug.file} has {text.count(bug.old)} times {bug.old!r}")
-    path.write_text(text.replace(bug.old, bug.new), encoding="ascii")
+    text = text.replace(bug.old, bug.new)
+    compile(text, bug.file, "exec")  # what does not compile would be caught by anything
+    path.write_text(text, encoding="ascii")

@@ -16,9 +16,9 @@ _SECTOR = 4096
 _VERSIONS = ("1.3.0", NEW, LATER)  # in turns
 _SAME = 64  # bytes: two blocks of heap, for numbers of other lengths
 _GROWN = 256  # bytes of heap from the first tenth of the upgrades to the last one
-# Erases for each upgrade: three of boot records (set_boot, the boot loader's, the confirmation),
-# of NVS a part of a page for each record of the journal.
-_WORN = {"otadata": 3, "nvs": 1}
+# Erases for each upgrade: four of boot records (the one that named the slot, set_boot, the boot
+# loader's, the confirmation), of NVS a part of a page for each record of the journal.
+_WORN = {"otadata": 4, "nvs": 1}
 
 
 def _run(name: str, folder: Path) -> int:

@@ -124,7 +124,8 @@ def hooks():
 
     def step(agent, link):
         count[0] += 1
-        at("poll %%d" %% count[0])
+        if count[0] <= 50:  # an idle device goes on for long
+            at("poll %%d" %% count[0])
         if link.up:
             at("up")
         if "test 2" in passed:
