@@ -13,7 +13,8 @@ class Group:
     key: what the names of its cases begin with, before the first "/"; title: for the table; cases:
     gives the names of all; run: plays the case of a name in an empty folder, raises
     world.Failed; returns how many things it tried, None = one; sample: how many of them `make
-    test` plays; always: names that are in every sample.
+    test` plays; few: gives the names that those are drawn from, where naming all takes long or
+    playing one does, None = all.
     """
 
     key: str
@@ -21,4 +22,4 @@ class Group:
     cases: Callable[[], list[str]]
     run: Callable[[str, Path], int | None]
     sample: int
-    always: tuple[str, ...] = ()
+    few: Callable[[], list[str]] | None = None

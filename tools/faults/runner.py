@@ -47,9 +47,10 @@ def play(name: str) -> Result:
     return Result(name, tried, why, time.monotonic() - began)
 
 
-def names_of(key: str) -> list[str]:
-    """Names of all cases of a group."""
-    return list(GROUPS[key].cases())
+def names_of(key: str, sample: bool = False) -> list[str]:
+    """Names of all cases of a group, or of those that a sample is drawn from."""
+    group = GROUPS[key]
+    return list(group.few() if sample and group.few else group.cases())
 
 
 def chosen(names: list[str], count: int, seed: int) -> list[str]:
@@ -66,7 +67,8 @@ def run(keys: list[str], sample: bool, seed: int, on_result: Callable[[Result], 
     """
     with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
         names: list[str] = []
-        for key, found in zip(keys, pool.map(names_of, keys), strict=True):
+        naming = pool.map(names_of, keys, [sample] * len(keys))
+        for key, found in zip(keys, naming, strict=True):
             group = GROUPS[key]
             count = group.sample if sample else len(found)
             names += chosen(found, count, seed)

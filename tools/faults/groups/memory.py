@@ -19,6 +19,7 @@ from tools.faults.world import World
 
 _STEP = 64  # bytes of heap
 _BELOW, _ABOVE = 2048, 1024  # bytes beyond what bisection finds, which is not sharp
+_ABOUT = 100 << 10, 120 << 10  # bytes: the device starts, an upgrade succeeds
 _LEAST, _MOST = 64 << 10, 160 << 10  # bytes: the device does not start; all is well
 _STARTS = 6  # of a device in a loop of restarts
 _TRIAL_MS = 120_000  # of the watchdog
@@ -146,7 +147,16 @@ def _given_up(world: World) -> bool:
 
 def _cases() -> list[str]:
     low, high = _edges()
-    names = [f"memory/{heap}" for heap in range(low - _BELOW, high + _ABOVE, _STEP)]
+    return _names(low - _BELOW, high + _ABOVE)
+
+
+def _few() -> list[str]:
+    # Where the edges are about; looking for them takes long.
+    return _names(*_ABOUT)
+
+
+def _names(low: int, high: int) -> list[str]:
+    names = [f"memory/{heap}" for heap in range(low, high, _STEP)]
     for version, kinds in _POLLS.items():
         names.append(f"memory/lock/init/{version}/any/0")
         for kind, polls in kinds.items():
@@ -194,4 +204,4 @@ def _lock(folder: Path, call: str, version: str, kind: str, k: str) -> None:
         check.follow(world)
 
 
-GROUP = Group("memory", "memory", _cases, _run, sample=30)
+GROUP = Group("memory", "memory", _cases, _run, sample=30, few=_few)

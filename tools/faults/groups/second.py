@@ -5,6 +5,7 @@ in boot records and NVS, the boot loader's among them; of those in the slot, a s
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tools.faults.case import Group
@@ -14,6 +15,7 @@ from tools.faults.upgrade import ROLLED_BACK, Operation, operations, outcomes, p
 
 _KINDS = ("before", "random", "after")
 _DRY_RUNS = 5  # beside each other
+_FEW = 12  # first cuts, for a sample
 _SAMPLE = 150  # pairs with the second cut in the slot, and as many with both there
 _SOON = 80  # operations: fewer than it takes to write the slot again
 
@@ -50,9 +52,12 @@ def _recovery(number: int, k: int) -> tuple[Operation, ...]:
     return operations(SCENES[number], fault=_first(number, k))
 
 
-def _cases() -> list[str]:
+def _cases(most: int | None = None) -> list[str]:
+    # most: first cuts, None = all.
     starts = [(number, one) for number, scene in enumerate(SCENES) for one in operations(scene)]
     firsts = [(number, one.k) for number, one in starts if not _in_slot(one)]
+    if most:
+        firsts = _draw("few").sample(firsts, most)
     with ThreadPoolExecutor(_DRY_RUNS) as pool:
         recoveries = list(pool.map(_recovery, *zip(*firsts, strict=True)))
     names, in_slot = [], []
@@ -61,7 +66,7 @@ def _cases() -> list[str]:
             end = "either" if outcomes(done, k, one.k) == _ENDS["either"] else "succeeds"
             (in_slot if _in_slot(one) else names).append(_name(number, k, one.k, end))
     draw = _draw("slot")
-    names += draw.sample(in_slot, _SAMPLE)
+    names += draw.sample(in_slot, min(_SAMPLE, len(in_slot)))
     both = draw.sample([(number, one.k) for number, one in starts if _in_slot(one)], _SAMPLE)
     return names + [_name(number, k, k + draw.randint(1, _SOON), "succeeds") for number, k in both]
 
@@ -72,4 +77,11 @@ def _run(name: str, folder: Path) -> None:
     play(folder, SCENES[int(number)], fault, _ENDS[end])
 
 
-GROUP = Group("second", "second cut during recovery", _cases, _run, sample=40)
+GROUP = Group(
+    "second",
+    "second cut during recovery",
+    _cases,
+    _run,
+    sample=40,
+    few=partial(_cases, _FEW),
+)

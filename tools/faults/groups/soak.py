@@ -80,4 +80,6 @@ class _Erases:
         return Counter(int(parts[2]) for parts in found if parts[1] == b"E")
 
 
-GROUP = Group("soak", "upgrades in a row", lambda: ["soak/1000"], _run, 0, always=("soak/20",))
+GROUP = Group(
+    "soak", "upgrades in a row", lambda: ["soak/1000"], _run, sample=1, few=lambda: ["soak/20"]
+)
