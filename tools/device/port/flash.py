@@ -82,7 +82,8 @@ def read_counters(path):
 
 def die():
     """End a device process at once, with no clean-up, as a reset does. Never returns."""
-    os.system("kill -9 $PPID")
+    # When it died before its shell began, the shell's parent is not it any more.
+    os.system("[ $PPID = 1 ] || kill -9 $PPID")
 
 
 class Flash:

@@ -15,7 +15,7 @@ from flash import COUNTERS
 
 def fault(k, kind, number=None):
     """
-    Arms a fault at the k-th flash operation from here, 0 = the next one; kinds: see flash.py.
+    Arms a fault at the k-th flash operation from here, 0 = the next one; kinds: see flashfault.py.
     """
     esp32.Partition.chip.flash.fault(k, kind, number)
 
