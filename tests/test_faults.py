@@ -140,7 +140,10 @@ def version(text, boots):
 @pytest.fixture
 def world():
     record = Record(
-        boots=[Boot("ota_0", 1, OLD, slots("ota_0")), Boot("ota_1", 2, NEW, slots("ota_1"))],
+        boots=[
+            Boot("ota_0", 1, OLD, slots("ota_0"), 0),
+            Boot("ota_1", 2, NEW, slots("ota_1"), 100),
+        ],
         heard=[version(OLD, 1), progress("succeeded"), version(NEW, 2)],
         idles=[70000, 71000],
     )
@@ -155,6 +158,7 @@ def world():
             counters={"violations": 0, "aborts": 0},
         ),
         backend=SimpleNamespace(
+            msg_id=lambda task: "7",
             version_of=lambda task: NEW,
             attempts=lambda version: record.attempts,
             device=SimpleNamespace(version=NEW),
@@ -229,15 +233,42 @@ def test_outcome_is_told_by_the_device(world):
 
 
 def test_two_outcomes_of_one_attempt_are_a_contradiction(world):
-    world.record.heard.append(progress("failed", code=460))
+    world.record.heard.insert(1, progress("failed", code=460))
     fails("1.1.0: ", outcome, world)
 
 
 def test_two_outcomes_by_one_id_are_a_contradiction(world):
     world.record.attempts = 2
-    world.record.heard.append(progress("failed", code=460))
+    world.record.heard.insert(1, progress("failed", code=460))
     fails("1.1.0: ", outcome, world)
-    world.record.heard[-1].msg_id = "8"
+    world.record.heard[1].msg_id = "6"
+    outcome(world)
+
+
+@pytest.mark.parametrize("told", [("failed", 460), ("succeeded", 1)])
+def test_success_is_told_as_one(world, told):
+    status, code = told
+    world.record.heard[1] = progress(status, code=code)
+    fails("counted ", outcome, world)
+
+
+@pytest.mark.parametrize("told", [("succeeded", None), ("failed", 461), ("failed", 460)])
+def test_failure_is_told_by_its_code(world, told):
+    status, code = told
+    world.device.slot_bytes = lambda label, size: IMAGES[OLD]
+    world.backend.device.version = OLD
+    world.record.heard[1] = progress(status, code=code)
+    ended = world, task(status=model.FAILED, code=460), frozenset((460,))
+    if told == ("failed", 460):
+        outcome(*ended)
+    else:
+        fails("counted ", outcome, *ended)
+
+
+def test_outcome_is_told_by_an_id_that_the_device_was_given(world):
+    world.record.heard[1].msg_id = "8"
+    fails("another id, '8'", outcome, world)
+    world.record.heard.insert(1, Heard("get", "8", None, {"firmwareVersion": ""}, 1))
     outcome(world)
 
 
@@ -248,9 +279,7 @@ def test_same_outcome_twice_is_none(world):
 
 def test_nothing_follows_a_late_failure(world):
     late = progress("failed", code=LATE_FAILURE)
-    world.record.heard.insert(2, late)
-    outcome(world)
-    world.record.heard.append(progress("succeeded"))
+    world.record.heard.insert(1, late)
     fails("1.1.0: ", outcome, world)
 
 

@@ -64,7 +64,7 @@ AGENT = (
         "ota/agent.py",
         "            command.msg_id == journal.msg_id or asked and ",
         "            asked and ",
-        ("broker/scripted/retained/bad/0",),
+        ("broker/scripted/retained/bad/2",),
     ),
     Bug(
         "an outcome is taken for told before its PUBACK",
@@ -108,7 +108,7 @@ AGENT = (
         "                    if topic not in getattr(self, 'known', ()):\n"
         "                        super().subscribe(*topic)\n"
         "                    self.known = getattr(self, 'known', ()) + (topic,)\n",
-        ("broker/scripted/takeover/outcome/1", "broker/scripted/takeover/outcome/0"),
+        ("broker/scripted/takeover/outcome/3", "broker/scripted/takeover/outcome/0"),
     ),
     Bug(
         "garbage of the broker ends the application",
@@ -122,7 +122,7 @@ AGENT = (
         "ota/link.py",
         "                    self.ping()\n",
         "",
-        ("time/0/wrap/idle/250",),
+        ("time/1/wrap/idle/250",),
     ),
     Bug(
         "a power cut counts as a crash",

@@ -59,8 +59,9 @@ def outcome(world: World, task: Task, allowed: set, told: bool = True) -> str | 
     said = _outcomes(world)
     refused = any(h.name == "upgrade_reply" and h.code == what for h in world.record.heard)
     if told and not refused:
-        # By the command's id, or by that of the `get` which brought it.
         need(target in said, f"no outcome of {target} was told", world)
+    if target in said:
+        _agrees(world, task, what, said[target][-1])
     _never_contradicted(world, said)
     return what
 
@@ -118,6 +119,16 @@ def _outcomes(world: World) -> dict[str, list]:
             told = heard.msg_id, heard.data["status"], heard.data.get("code")
             said.setdefault(heard.data.get("firmwareVersion"), []).append(told)
     return said
+
+
+def _agrees(world: World, task: Task, what: str | int | None, told: tuple) -> None:
+    # What the device told last is what the platform counted, by an id that the device was given:
+    # the command's, or that of its `get` which brought it.
+    msg_id, *ended = told
+    counted = ["succeeded", None] if what == SUCCEEDED else ["failed", what]
+    need(ended == counted, f"told {ended}, counted {counted}", world)
+    ids = {heard.msg_id for heard in world.record.heard if heard.name == "get"}
+    need(msg_id in ids | {world.backend.msg_id(task)}, f"told by another id, {msg_id!r}", world)
 
 
 def _never_contradicted(world: World, said: dict[str, list]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from tools.device.supervisor import WDT_RESET
+from tools.device.supervisor import PWRON_RESET, WDT_RESET
 from tools.platform.model import Task
 
 from . import check
@@ -52,13 +52,13 @@ def play(
     folder: Path,
     scene: Scene,
     fault: str,
-    allowed: frozenset = frozenset((SUCCEEDED, ROLLED_BACK)),
+    allowed: frozenset,
     size: int | None = SMALL,
     told: bool = True,
 ) -> None:
     """
-    An upgrade with faults of the flash; it ends in one of `allowed`, and a later one succeeds.
-    told: see check.outcome. Raises Failed, also when the last fault was not reached.
+    An upgrade with power cuts; it ends in one of `allowed`, and a later one succeeds. fault: see
+    World; told: see check.outcome. Raises Failed, also when the last cut was not reached.
     """
     with World(folder, scene, fault) as world:
         task = begin(world, size)
@@ -66,6 +66,10 @@ def play(
         check.outcome(world, task, allowed, told)
         last = max(int(part.split(":")[0]) for part in fault.split(","))
         need(world.device.counters["operations"] > last, "the fault was not reached", world)
+        first, *later = world.record.boots
+        # Who is cut off before the first start has no start that shows it.
+        off = first.operations > last or PWRON_RESET in {boot.cause for boot in later}
+        need(off, "the power did not go", world)
         check.follow(world)
 
 

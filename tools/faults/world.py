@@ -42,13 +42,15 @@ class Failed(Exception):
 class Boot:
     """
     A start. label: of the slot, None = no boot; cause: of the reset; version: whose approved image
-    lies there byte for byte, None = none; slots: SHA-256 of each slot, whole.
+    lies there byte for byte, None = none; slots: SHA-256 of each slot, whole; operations: of the
+    flash, until then.
     """
 
     label: str | None
     cause: int
     version: str | None
     slots: dict[str, bytes]
+    operations: int
 
 
 @dataclass
@@ -225,7 +227,7 @@ class World:
             if label and slots[label].startswith(content):
                 version = name
         digests = {name: hashlib.sha256(slot).digest() for name, slot in slots.items()}
-        self.record.boots.append(Boot(label, cause, version, digests))
+        self.record.boots.append(Boot(label, cause, version, digests, flash.operations))
         if self.at_boot:
             self.at_boot(flash, label, cause)
         self._event()

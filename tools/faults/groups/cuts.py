@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tools.faults.case import Group
 from tools.faults.scene import SCENES, UNITS
-from tools.faults.upgrade import operations, play
+from tools.faults.upgrade import operations, outcomes, play
 
 _KINDS = ("before", "random", "after")
 
@@ -24,7 +24,8 @@ def _cases() -> list[str]:
 def _run(name: str, folder: Path) -> None:
     _, number, k, kind = name.split("/")
     fault = f"{k}:{kind}:{k}" if kind == "random" else f"{k}:{kind}"
-    play(folder, SCENES[int(number)], fault, size=UNITS)
+    scene = SCENES[int(number)]
+    play(folder, scene, fault, outcomes(operations(scene, UNITS), int(k)), UNITS)
 
 
 GROUP = Group("cut", "power cuts", _cases, _run, sample=40)

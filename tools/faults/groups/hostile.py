@@ -50,14 +50,14 @@ def _run(name: str, folder: Path) -> int | None:
 
 def _hand(world: World, hostile: Hostile, which: str) -> None:
     payload, allowed = HAND[which]
-    _begin(world, hostile)
+    _begin(world)
     codes = hostile.replies(payload)
     need(len(codes) == 1 and codes[0] in allowed, f"answered {codes}, not {allowed}", world)
     hostile.rest()
 
 
 def _at_rest(world: World, hostile: Hostile, seed: str) -> int:
-    _begin(world, hostile)
+    _begin(world)
     # What the first upgrade loads stays.
     hostile.fuzzed(json.dumps(fuzz.good()).encode(), False)
     hostile.rest()
@@ -112,7 +112,7 @@ def _in_download(world: World, hostile: Hostile, seed: str) -> int:
     return _FEW
 
 
-def _begin(world: World, hostile: Hostile) -> None:
+def _begin(world: World) -> None:
     world.device.start()
     world.settle()
 

@@ -76,17 +76,20 @@ _OTHERS = {
 }
 
 
-def _hurt(flash: Flash, label: str, kind: str) -> None:
-    # Changes the records of the slot that starts.
+def _hurt(flash: Flash, label: str, start: str, kind: str) -> None:
+    # Changes the records of the slot that starts. Raises OSError: there was nothing to lose.
     if kind == "blank":
         size = next(row[4] for row in ROWS if row[0] == "nvs")
         flash.poke(PLACES["nvs"], b"\xff" * size)
         return
     nvs = open_nvs(flash, label, "ota")
     if kind in _LOST:
+        if start == "first":  # a new device has none: then those of an earlier upgrade
+            for turn, key in enumerate("ab", 1):
+                record = _OTHER | _OTHERS["other-told"] | {"turn": turn, "slot": 17}
+                nvs.set_blob(key, json.dumps(record).encode())
         for key in "ab" if kind == "both" else kind:
-            with contextlib.suppress(OSError):  # it is not there yet
-                nvs.erase_key(key)
+            nvs.erase_key(key)
         return
     key, newest = "a", {"turn": 0}
     for name in "ab":
@@ -134,7 +137,7 @@ def _run(name: str, folder: Path) -> None:
         def at_boot(flash: Flash, label: str | None, cause: int) -> None:
             ran = "".join("on"[boot.label == scene.other] for boot in world.record.boots)
             if ran == _STARTS[start]:
-                _hurt(flash, label, kind)
+                _hurt(flash, label, start, kind)
                 done.append(ran)
 
         world.at_boot = at_boot
