@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tools.faults import check, mutants, report, runner
+from tools.faults import check, cli, mutants, report, runner
 from tools.faults.bugs import BUGS, Bug
 from tools.faults.check import LATE_FAILURE, SUCCEEDED
 from tools.faults.groups import GROUPS
@@ -60,7 +60,40 @@ def test_bug_whose_text_is_not_there_once_is_an_error(text):
         mutants.is_caught(Bug("gone", "ota/slot.py", text, "", ("cut/0/30/before",)))
 
 
+SAME = Bug("nothing", "ota/slot.py", "def ", "def ", ("nosuch/1",))
+
+
+def test_hunt_plays_the_good_code_first(monkeypatch):
+    monkeypatch.setattr(mutants, "is_caught", lambda bug: "hostile/hand/null" in bug.cases)
+    sound = replace(SAME, cases=("nosuch/1", "hostile/hand/null"))
+    found = mutants.hunt([SAME, sound, replace(SAME, cases=("cut/0/0/before",))])
+    assert (found.seeded, found.missed) == (3, ["bugs/nothing", "bugs/nothing"])
+
+
+def test_bug_that_cannot_be_tried_is_missed(capsys):
+    gone = replace(SAME, name="gone", old="this stands nowhere")
+    assert mutants.hunt([gone], ["nosuch/1"]).missed == ["bugs/gone"]
+    assert "ValueError: gone" in capsys.readouterr().err
+
+
 # Cases by name
+
+
+def test_bug_by_its_name():
+    assert [mutants.named(name) for name in mutants.names()] == list(BUGS)
+
+
+def test_names_of_a_class_and_of_the_bugs_are_listed(capsys):
+    assert cli.main(["--class", "network", "--class", "bugs", "--list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert listed == runner.names_of("network") + mutants.names()
+
+
+@pytest.mark.parametrize(("missed", "status"), [([], 0), (["one"], 1)])
+def test_bug_is_played_alone(monkeypatch, capsys, missed, status):
+    monkeypatch.setattr(mutants, "hunt", lambda bugs: Hunt(1, missed))
+    assert cli.main(mutants.names()[:1]) == status
+    assert ("not caught" in capsys.readouterr().out) == bool(missed)
 
 
 def test_case_of_an_unknown_class_fails_and_names_it():

@@ -71,7 +71,7 @@ AGENT = (
         "ota/agent.py",
         "            if self._pid and self._pid in client.unacked:\n                return\n",
         "",
-        ("broker/scripted/lost-outcome/0",),
+        ("broker/scripted/lost-outcome/0", "broker/scripted/lost-outcome/3"),
     ),
     Bug(
         "a command in a trial is refused as in a download",
