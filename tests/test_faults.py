@@ -12,8 +12,9 @@ from tools.faults.bugs import BUGS, Bug
 from tools.faults.check import LATE_FAILURE, SUCCEEDED
 from tools.faults.groups import GROUPS
 from tools.faults.mutants import Hunt
+from tools.faults.record import Boot, Heard, Record
 from tools.faults.report import Campaign, Tally
-from tools.faults.world import Boot, Failed, Heard, Record
+from tools.faults.world import Failed
 from tools.platform import model
 from tools.platform.model import Task
 from tools.toolchain import ROOT

@@ -5,7 +5,6 @@ world.Failed.
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 from tools.platform import wire
 from tools.platform.model import Task
@@ -24,7 +23,8 @@ _SILENT_S = 3
 _DOWN_S = 1.5
 
 
-def _upgrade(world: World, task: Task, allowed: set) -> None:
+def finish(world: World, task: Task, allowed: set) -> None:
+    """Until the upgrade's outcome, which is one of `allowed`."""
     world.finish(task)
     check.outcome(world, task, allowed)
 
@@ -40,7 +40,7 @@ def disturbed(world: World, moment: str, fault: lf.Fault) -> Task:
     else:
         task = begin(world)
     when.now()
-    _upgrade(world, task, {SUCCEEDED})
+    finish(world, task, {SUCCEEDED})
     when.passed()
     starts = [boot.version for boot in world.record.boots]
     need(len(starts) == 2, f"started {starts}", world)
@@ -66,7 +66,7 @@ def at_first(world: World, name: str, value: object) -> None:
     logins = world.broker.logins
     world.until(lambda: len(logins) >= _FEW or world.record.idles, "it connects, or tries again")
     setattr(world.broker, name, good)
-    _upgrade(world, world.offer(), {SUCCEEDED})
+    finish(world, world.offer(), {SUCCEEDED})
 
 
 def silent_at_first(world: World) -> None:
@@ -76,7 +76,7 @@ def silent_at_first(world: World) -> None:
     world.until(lambda: world.broker.connections, "the device tries")
     time.sleep(_SILENT_S)
     world.broker.silent = False
-    _upgrade(world, world.offer(), {SUCCEEDED})
+    finish(world, world.offer(), {SUCCEEDED})
 
 
 def down_at_first(world: World) -> None:
@@ -87,7 +87,7 @@ def down_at_first(world: World) -> None:
     time.sleep(_DOWN_S)
     need(world.record.boots, "the device did not start", world)
     call(world.broker.start())
-    _upgrade(world, task, {SUCCEEDED})
+    finish(world, task, {SUCCEEDED})
 
 
 def _in_trial(world: World, fault: lf.Fault, mend: Callable[[], None], allowed: set) -> None:
@@ -97,7 +97,7 @@ def _in_trial(world: World, fault: lf.Fault, mend: Callable[[], None], allowed: 
     task = begin(world)
     world.until(lambda: len(world.record.boots) > 2 or task.at_rest, "it goes back, or confirms")
     mend()
-    _upgrade(world, task, allowed)
+    finish(world, task, allowed)
     when.passed()
 
 
@@ -127,94 +127,13 @@ def deaf_in_trial(world: World) -> None:
     _in_trial(world, arm, lambda: setattr(world.broker, "silent", False), {NOT_CONNECTED})
 
 
-def _commands(world: World, retain: bool = False, change: Callable = bytes) -> list[bytes]:
-    # The platform's commands from now on, as they went out; may be kept by the broker, or changed.
-    publish, sent = world.broker.publish, []
-
-    def spy(topic: str, payload: bytes, qos: int = 1) -> None:
-        if topic == lf.COMMANDS:
-            sent.append(payload := change(payload))
-        publish(topic, payload, qos, retain=retain and topic == lf.COMMANDS)
-
-    world.broker.publish = spy
-    return sent
-
-
-def _need_one(world: World) -> None:
-    # The image was fetched once, and started once.
-    fetched = sum(request.path == f"/{NEW}.bin" for request in world.web.requests)
-    need(fetched == 1, f"fetched {fetched} times", world)
-
-
-def retained(world: World, app: str | None, result: str | int) -> None:
-    """The broker keeps the command; each start of the device finds it. result: of the upgrade."""
-    _commands(world, retain=True)
-    content = world.serve(NEW, app=app)
-    world.device.start()
-    world.settle()
-    task = world.backend.offer(NEW, content)
-    _upgrade(world, task, {result})
-    for starts in range(len(world.record.boots), len(world.record.boots) + 3):
-        heard = len(world.record.heard)
-        world.device.power_cut()
-        world.device.start()
-        world.until(lambda since=heard: _codes(world, since), "a reply to the retained command")
-        world.settle()
-        need(len(world.record.boots) == starts + 1, "it started anew", world)
-    check.outcome(world, task, {result})
-    _need_one(world)
-
-
-def _codes(world: World, since: int = 0, msg_id: str | None = None) -> list[int]:
-    # Of the replies to commands.
-    heard = [h for h in world.record.heard[since:] if h.name == "upgrade_reply"]
-    return [h.code for h in heard if msg_id in (None, h.msg_id)]
-
-
-def redelivered(world: World) -> None:
-    """The broker sends each message twice, the second time with DUP."""
-    world.broker.redeliver = True
-    world.device.start()
-    world.settle()
-    task = world.offer()
-    msg_id = world.backend.msg_id(task)
-    _upgrade(world, task, {SUCCEEDED})
-    codes = _codes(world, 0, msg_id)
-    need(codes == [200, 200], f"replied {codes}", world)
-    _need_one(world)
-
-
-def twice(world: World, moment: str) -> None:
-    """The platform sends the command again at the moment."""
-    sent = _commands(world)
-
-    async def again(world: World) -> None:
-        world.broker.publish(lf.COMMANDS, sent[0])
-
-    when = lf.Moment(world, moment, again)
-    when.arm()
-    world.device.start()
-    world.settle()
-    task = world.offer()
-    msg_id = world.backend.msg_id(task)
-    when.now()
-    _upgrade(world, task, {SUCCEEDED})
-    when.passed()
-    if moment != "restart":  # what comes then may get lost in it
-        world.until(lambda: len(_codes(world, 0, msg_id)) >= 2, "a reply to each")
-        world.settle()
-        codes = _codes(world, 0, msg_id)
-        need(codes == [200, 200], f"replied {codes}", world)
-    _need_one(world)
-
-
 def lost_at_start(world: World) -> None:
     """The PUBACK of the first message, the version, gets lost."""
     world.broker.lose_puback = 1
     world.device.start()
     world.settle()
     need(not world.broker.lose_puback, "no PUBACK was lost", world)
-    _upgrade(world, world.offer(), {SUCCEEDED})
+    finish(world, world.offer(), {SUCCEEDED})
 
 
 def lost(world: World, moment: str, count: int) -> None:
@@ -259,28 +178,8 @@ def outcome_lost(world: World) -> None:
             hear(topic, payload)
 
     world.broker.on_message = message
-    _upgrade(world, begin(world), {SUCCEEDED})
+    finish(world, begin(world), {SUCCEEDED})
     need(lost, "no outcome was lost", world)
-
-
-def padded(size: int, change: Callable[[bytes, int], bytes], world: World) -> None:
-    """The command is so long, and good. change: makes it so, from payload and size."""
-    sent = _commands(world, change=partial(change, size=size))
-    world.device.start()
-    world.settle()
-    _upgrade(world, world.offer(), {SUCCEEDED})
-    need(len(sent[0]) == size, f"{len(sent[0])} bytes", world)
-
-
-def blanks(payload: bytes, size: int) -> bytes:
-    """Blanks at its end."""
-    return payload.ljust(size)
-
-
-def another_key(payload: bytes, size: int) -> bytes:
-    """A long text that nobody wants."""
-    head = payload[:-1] + b', "notes": "'
-    return head.ljust(size - 2, b".") + b'"}'
 
 
 def wrong_password(world: World) -> None:
@@ -291,4 +190,4 @@ def wrong_password(world: World) -> None:
     call(world.broker.stop())
     world.broker.password = SECRET
     call(world.broker.start())
-    _upgrade(world, task, {SUCCEEDED})
+    finish(world, task, {SUCCEEDED})

@@ -15,8 +15,9 @@ from tools.platform import wire
 from . import fuzz
 from .check import need
 from .linkfaults import COMMANDS
+from .record import Heard
 from .scene import NAME, PRODUCT
-from .world import Heard, World
+from .world import World
 
 ANSWERS = wire.topic((PRODUCT, NAME), wire.GET_REPLY)
 

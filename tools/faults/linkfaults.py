@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable
 from tools.platform import wire
 
 from .check import need
+from .record import Heard
 from .scene import NAME, NEW, PRODUCT
 from .web import Exchange
-from .world import Heard, World, call, command
+from .world import World, call, command
 
 Fault = Callable[[World], Awaitable[None]]
 

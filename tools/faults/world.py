@@ -11,7 +11,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ota import protocol
@@ -23,6 +22,7 @@ from tools.platform.model import Task
 
 from .backend import Backend
 from .broker import Broker
+from .record import Boot, Heard, Record
 from .scene import NEW, OLD, PLACES, SCENES, SLOT, Scene, boot_py, image
 from .web import Web
 
@@ -36,45 +36,6 @@ _LINES = 60
 
 class Failed(Exception):
     """A case that did not end as it has to; the text says in what."""
-
-
-@dataclass
-class Boot:
-    """
-    A start. label: of the slot, None = no boot; cause: of the reset; version: whose approved image
-    lies there byte for byte, None = none; slots: SHA-256 of each slot, whole; operations: of the
-    flash, until then.
-    """
-
-    label: str | None
-    cause: int
-    version: str | None
-    slots: dict[str, bytes]
-    operations: int
-
-
-@dataclass
-class Heard:
-    """A message of the device. boots: how many starts there had been."""
-
-    name: str
-    msg_id: str
-    code: int | None
-    data: dict
-    boots: int
-
-
-@dataclass
-class Record:
-    """What happened. seen: counts all events; idles: heap in use, bytes, each time."""
-
-    boots: list[Boot] = field(default_factory=list)
-    heard: list[Heard] = field(default_factory=list)
-    idles: list[int] = field(default_factory=list)
-    malformed: list[bytes] = field(default_factory=list)
-    events: int = 0
-    last_idle: int = 0
-    last_heard: int = 0
 
 
 class World:

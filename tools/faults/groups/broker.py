@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tools.faults import brokerplays as plays
 from tools.faults import check, mosquitto
+from tools.faults import commandplays as commands
 from tools.faults import linkfaults as lf
 from tools.faults.broker import Broker
 from tools.faults.brokerplays import NOT_CONNECTED
@@ -45,18 +46,18 @@ def _rows() -> dict[str, _Row]:
         "gone/in-trial": _Row(plays.gone_in_trial, _BOTH),
         "deaf/in-trial": _Row(plays.deaf_in_trial),
         "wrong-password": _Row(plays.wrong_password, (_REAL,), password="another"),
-        "retained/good": _Row(partial(plays.retained, app=None, result=SUCCEEDED), _BOTH),
-        "retained/bad": _Row(partial(plays.retained, app=_BAD, result=ROLLED_BACK), _BOTH),
-        "redelivered": _Row(plays.redelivered),
-        "padded/blanks": _Row(partial(plays.padded, lf.MESSAGE_MAX, plays.blanks), _BOTH),
+        "retained/good": _Row(partial(commands.retained, app=None, result=SUCCEEDED), _BOTH),
+        "retained/bad": _Row(partial(commands.retained, app=_BAD, result=ROLLED_BACK), _BOTH),
+        "redelivered": _Row(commands.redelivered),
+        "padded/blanks": _Row(partial(commands.padded, lf.MESSAGE_MAX, commands.blanks), _BOTH),
         # A text costs its length once more when it is read.
-        "padded/key": _Row(partial(plays.padded, _LONG_TEXT, plays.another_key), _BOTH),
+        "padded/key": _Row(partial(commands.padded, _LONG_TEXT, commands.another_key), _BOTH),
         "swallowed": _Row(plays.swallowed),
         "lost-outcome": _Row(plays.outcome_lost),
         "lost-puback/start": _Row(plays.lost_at_start),
     }
     for moment in lf.MOMENTS:
-        rows[f"twice/{moment}"] = _Row(partial(plays.twice, moment=moment), _BOTH)
+        rows[f"twice/{moment}"] = _Row(partial(commands.twice, moment=moment), _BOTH)
         for fault in (lf.restart, lf.takeover, lf.takeovers, lf.drop, lf.silence):
             where = (_SCRIPTED,) if fault in (lf.drop, lf.silence) else _BOTH
             row = _Row(partial(plays.disturbed, moment=moment, fault=fault), where)
