@@ -3,7 +3,7 @@
 # touches your settings.
 
 
-# The guard. A new firmware is on trial until it has reached the platform. Should it hang or fail
+# The guard. A new firmware is on trial until it has proved itself. Should it hang or fail
 # before that, nobody is at hand to press reset: so the watchdog starts here, before Wi-Fi and
 # before any code of the new firmware, and the boot loader rolls back. It imports nothing of ours
 # on purpose. Source: ESP-IDF OTA data; docs/hardware.md, "Starting up".

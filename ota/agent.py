@@ -168,12 +168,7 @@ class OTA:
         if not _READY < self._phase < _TRIAL:
             return
         journal = self._log
-        if (
-            self._phase == _RUN
-            and detail in (401, 403, 410)
-            and self._job.position
-            and not self._kept
-        ):
+        if self._phase == _RUN and detail in (401, 403, 410) and self._job.done and not self._kept:
             # The URL ran out. Once, the platform is asked for a new one, and its answer takes this
             # up.
             self._kept = journal.sign
@@ -284,9 +279,9 @@ class OTA:
 
     # Messages in
 
-    def _hear(self, topic, msg):
+    def _hear(self, *data):  # topic, message
         if self._phase and len(self._in) < _QUEUE_MAX:
-            self._in.append((topic, msg))
+            self._in.append(data)
 
     def _handle(self):
         while self._in:
@@ -451,11 +446,11 @@ class OTA:
                 else:
                     from .download import Upgrade
 
-                    self._run(_RUN, Upgrade(self, command, journal))
+                    self._job = Upgrade(self, command, journal)
+                    self._run(_RUN)
 
-    def _run(self, phase, job):
+    def _run(self, phase):
         self._phase = phase
-        self._job = job
         self._over = False
         self._say("downloading", 0)
 

@@ -17,7 +17,6 @@ from .protocol import OTAError
 from .slot import Slot, booting, forget, head
 from .stream import after, call, left
 
-_URL = const(414)
 _TOO_LARGE = const(420)
 _NO_CONNECTION = const(430)
 _HTTP_STATUS = const(431)
@@ -42,8 +41,8 @@ _UNIT = const(65536)  # bytes from one note in the journal to the next
 
 class Download:
     """
-    One file. ota: the settings tries, stall_s, total_s; command: Command; position: int, where to
-    begin. Attributes: position, bytes delivered so far; size; resumed, bool: not all of it came in
+    One file. ota: the settings tries, stall_s, total_s; command: Command; done: int, where to
+    begin. Attributes: done, bytes delivered so far; size; resumed, bool: not all of it came in
     one piece; digest.
     """
 
@@ -51,18 +50,18 @@ class Download:
     _range = True
     _tries = _hop = progress = 0
 
-    def __init__(self, ota, command, position):
+    def __init__(self, ota, command, done):
         self._ota = ota
         self._cmd = command
         self._at = command.url  # or where a redirect led to
         self.size = command.size
         self._end = after(ota.total_s * 1000)
-        self.seek(position)
+        self.seek(done)
 
-    def seek(self, position):
+    def seek(self, done):
         """Goes on from another position."""
-        self.position = position
-        self.resumed = position > 0
+        self.done = done
+        self.resumed = done > 0
         self.digest = md5()
         self._due = after(0)  # the next try, or once connected the end of patience
 
@@ -73,7 +72,7 @@ class Download:
 
         Returns int: bytes, 0 = none yet, -1 = it is complete. Raises OTAError 414, 430 to 437.
         """
-        if self.position == self.size > 0:
+        if self.done == self.size > 0:
             self.close()
             return -1
         if not left(self._end):
@@ -83,9 +82,9 @@ class Download:
                 if not left(self._due):
                     self._open()
                 return 0
-            if not self._sock.ready(ms):
+            if not self._sock.poll(ms):
                 return 0 if left(self._due) else self._again(_STALLED)
-            rest = self._skip or self.size - self.position
+            rest = self._skip or self.size - self.done
             if rest < len(buf):
                 buf = buf[:rest]
             n = self._raw.readinto(buf)
@@ -104,11 +103,11 @@ class Download:
             self._skip -= n
             return 0
         self._tries = 0
-        self.position += n
+        self.done += n
         self.digest.update(buf if n == len(buf) else buf[:n])
         return n
 
-    def is_right(self):
+    def right(self):
         """True when the digest is the command's; once."""
         return hexlify(self.digest.digest()).decode() == self._cmd.sign
 
@@ -132,13 +131,13 @@ class Download:
         url = self._at
         parts = url.split("/", 3)
         if parts[0] != "http:":
-            raise OTAError(_CERTIFICATE if parts[0] == "https:" else _URL)
-        position = self.position
+            raise OTAError(_CERTIFICATE)
+        done = self.done
         headers = {"Host": parts[2]}  # requests leaves the port out
-        if position:
+        if done:
             self.resumed = True
             if self._range:
-                headers["Range"] = "bytes=%d-" % position
+                headers["Range"] = "bytes=%d-" % done
         response, self._sock = call(requests, requests.get, url, headers=headers)
         self._raw = response.raw
         headers = {}
@@ -158,8 +157,8 @@ class Download:
         size = self.size
         self._due = after(self._ota.stall_s * 1000)
         if status == 200:
-            self._skip = position  # it begins at zero: what came already comes again
-        elif headers.get("content-range") == "bytes %d-%d/%d" % (position, size - 1, size):
+            self._skip = done  # it begins at zero: what came already comes again
+        elif headers.get("content-range") == "bytes %d-%d/%d" % (done, size - 1, size):
             self._skip = whole = 0
         else:
             if status in (206, 416):  # another range: again, without one
@@ -184,7 +183,7 @@ class Upgrade(Download):
             units = max(min(journal.units, command.size // _UNIT), 0)
         journal.take(command, _FETCHING, slot.slot, units)
         super().__init__(ota, command, units * _UNIT)
-        self._kept = self.position
+        self._kept = self.done
 
     def step(self):
         """
@@ -195,21 +194,21 @@ class Upgrade(Download):
         slot = self._slot
         end = after(_SLICE_MS)
         while left(end):
-            filled = slot.filled
-            if slot.written < self._kept:
-                slot.part.readblocks(slot.written // _BLOCK, slot.view)
-                slot.written += _BLOCK
+            fill = slot.fill
+            if slot.safe < self._kept:
+                slot.part.readblocks(slot.safe // _BLOCK, slot.view)
+                slot.safe += _BLOCK
                 self.digest.update(slot.view)
                 continue
             if self.size > slot.size:
                 raise OTAError(_TOO_LARGE)
-            n = self.readinto(slot.view[filled:] if filled else slot.view, _SLICE_MS)
+            n = self.readinto(slot.view[fill:] if fill else slot.view, _SLICE_MS)
             if n > 0:
-                slot.add(n, self.position == self.size)
-                self.progress = slot.written * 95 // self.size
+                slot.add(n, self.done == self.size)
+                self.progress = slot.safe * 95 // self.size
             elif not n:
                 break
-            elif self.is_right():
+            elif self.right():
                 self.progress = 96
                 break
             elif self._kept < 0 or not self.resumed:
@@ -217,10 +216,10 @@ class Upgrade(Download):
             else:
                 # It may be the fault of what was resumed: once more from zero.
                 self._kept = -1
-                slot.written = 0
+                slot.safe = 0
                 self.seek(0)
-            if not slot.filled and not slot.written % _UNIT:
-                self._log.units = slot.written // _UNIT
+            if not slot.fill and not slot.safe % _UNIT:
+                self._log.units = slot.safe // _UNIT
                 self._log.save(_FETCHING)
         return self.progress
 

@@ -29,14 +29,15 @@ def fetch_yield(ota, buf, timeout_s):
     journal = ota._log
     if ota._phase == _BEGIN and journal.state != _DONE:
         journal.take(ota._cmd, _FETCHING)
-        ota._run(_YIELD, Download(ota, ota._cmd, 0))
+        ota._job = Download(ota, ota._cmd, 0)
+        ota._run(_YIELD)
     if ota._phase != _YIELD:
         raise OTAError(_STATE)
     try:
         while True:
             n = ota._job.readinto(memoryview(buf), _YIELD_MS)
             if n < 0:
-                if not ota._job.is_right():
+                if not ota._job.right():
                     raise OTAError(_DIGEST)
                 journal.save(_IDLE)
                 ota._end()

@@ -27,7 +27,7 @@ class Journal:
     """
     The record. state: int; code: int, why it failed, 0 = did not; progress: int, where it stopped;
     slot: int, subtype of the slot that is written; units: int, how many 64 KiB are in it; late:
-    int, how many crashes the image that was confirmed last still has, see trial.py; msg_id,
+    int, the slot that was confirmed last and how many crashes it still has, see late.py; msg_id,
     version, sign: str, of the command; v16, v17, ...: str, the version of the image in that slot
     behind the 16 hex digits that tell its build.
     """

@@ -7,10 +7,11 @@ that lasts longer, or the next upgrade, ends all that. Source: docs/protocol.md;
 """
 
 import sys
+from binascii import hexlify
 
 import machine
 
-from .slot import records, running
+from .slot import booting, confirm, head, records, running
 from .stream import after, left
 
 _LATE = const(464)
@@ -18,54 +19,68 @@ _LATE = const(464)
 _DONE = const(4)  # state of the journal's record, see there
 _READY = const(1)  # phase of the agent: nothing is at work
 
+_VALID = const(2)  # state of a boot record
 _LIVES = const(4)
 _NEVER_MS = const(0x7FFFFFFF)
 
 
 def arm(ota, journal, slot):
     """The image in slot (int) is confirmed. The caller writes the journal."""
-    ota._also = None
-    if ota.late_s:
-        journal.late = slot << 3 | _LIVES
-        _watch(ota)
-    else:
-        _drop()
+    journal.late = slot << 3 | _LIVES
+    _watch(ota)
 
 
 def begin(ota, journal, here):
     """
     At a start. journal.late: slot << 3 | what is left: 4 when its image was confirmed, one less
-    for each crash; at 1 we go back. here: int, the slot that runs.
+    for each crash; at 1 we go back. here: int, the slot that runs. journal.back: str, 16 hex
+    digits of the build that we go back to.
     """
     lives = journal.late & 7
-    if journal.late >> 3 == here and ota.late_s:
-        # A crash is a reset of software's own or of the watchdog: not power, not deep sleep.
-        if lives > 1 and machine.reset_cause() in (2, 3):
+    package = sys.modules["ota"]
+    # A crash is a reset of software's own or of the watchdog: not power, not deep sleep.
+    crash = machine.reset_cause() in (2, 3)
+    if journal.late >> 3 == here:
+        if not ota.late_s:
+            lives = 0
+        other = running().get_next_update()
+        if lives > 1 and crash and not hasattr(package, "counted"):
+            package.counted = True  # by this start; init may be called again
             lives -= 1
             journal.late -= 1
+            if lives == 1:
+                journal.back = _build(other)
             journal.save(journal.state)
         for state, slot, _, _ in records():
-            if lives == 1 and slot != here and state != 2:  # it had its chance
+            if lives == 1 and slot != here and state != _VALID and crash:  # it had its chance
                 lives = 0
         if lives == 1:
             try:
-                running().get_next_update().set_boot()
-                machine.reset()
+                other.set_boot()
+                if booting() != here:
+                    machine.reset()
             except OSError:  # nothing whole is there
                 pass
         if lives > 1:
             _watch(ota)
             return
-    elif lives == 1:
+    elif lives == 1 and _build(running()) == getattr(journal, "back", ""):
         # We are back. This image proved itself long ago, and the network may be away: no trial.
-        try:
-            running().mark_app_valid_cancel_rollback()
-        except OSError:  # then it has one
-            pass
+        for _ in (1, 2):  # flash may fail once
+            try:
+                if confirm(running()):
+                    break
+            except OSError:
+                pass
         ota.wdt = machine.WDT(timeout=_NEVER_MS)  # boot.py started it
         journal.code = _LATE
         journal.state = _DONE
     _forget(journal)
+
+
+def _build(part):
+    # As trial.py notes it, by the first bytes of the ELF's SHA-256.
+    return hexlify(head(part)[176:184]).decode()
 
 
 def _watch(ota):

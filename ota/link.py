@@ -89,7 +89,7 @@ class Link(simple.MQTTClient):
         try:
             if self.up:
                 sock = self.sock
-                if sock.ready(0):
+                if sock.poll(0):
                     if self.wait_msg() == 0x40:  # PUBACK
                         self.unacked.discard(int.from_bytes(sock.read(3)[1:], "big"))
                     self._due = after(self.keepalive * 1500)

@@ -187,9 +187,9 @@ def is_text(text, others, size):
     return True
 
 
-def _bare(obj, found):
+def _bare(data, found):
     # A dict with the white space gone from its keys, over found; TypeError or AttributeError for
     # what is no dict.
-    for key in obj.keys():
-        found[key.strip()] = obj[key]
+    for key in data.keys():
+        found[key.strip()] = data[key]
     return found

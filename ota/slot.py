@@ -27,6 +27,7 @@ _BLOCK = const(4096)
 _PART = const(512)  # what is read back at a time
 _HEAD = const(208)  # bytes of an image that we look at
 _IOCTL_ERASE = const(6)
+_VALID = const(2)  # state of a boot record
 
 
 def running():
@@ -65,6 +66,21 @@ def records():
                 yield state, 16 + (seq - 1) % slots, otadata, sector
 
 
+def confirm(own):
+    """
+    Makes the running Partition the one that boots, and its record VALID. True when that is what
+    is read back: flash may fail silently. Raises OSError of the flash.
+    """
+    slot = own.info()[1]
+    # It marks the record that is active, so that has to be ours.
+    if booting() != slot:
+        own.set_boot()
+    own.mark_app_valid_cancel_rollback()
+    for record in records():
+        if record[:2] == (_VALID, slot):
+            return True
+
+
 def forget(slot):
     """Erases each boot record that names a slot (int), so that it does not boot."""
     for _, named, otadata, sector in records():
@@ -74,25 +90,26 @@ def forget(slot):
 
 class Slot:
     """
-    Writer of the slot that does not run. view: memoryview of 4 KiB, the block to fill, filled: how
-    much of it is, written: how many bytes are safely in flash, size: of the slot. Raises OTAError
+    Writer of the slot that does not run. view: memoryview of 4 KiB, the block to fill, fill: how
+    much of it is, safe: how many bytes are safely in flash, size: of the slot. Raises OTAError
     423 (no second slot); OSError of the flash.
     """
 
-    filled = written = 0
+    fill = safe = 0
 
     def __init__(self, view):
         self.view = view
         self._back = bytearray(_PART)
-        self._parts = parts = []
+        self._cut = parts = []
         for at in range(0, _BLOCK, _PART):
             parts.append(view[at : at + _PART])
         own = running()
+        here = own.info()[1]
         try:
             self.part = partition = own.get_next_update()
             _, slot, _, self.size, _, _ = partition.info()
             self.slot = slot
-            if slot == own.info()[1]:
+            if slot == here:
                 raise OSError
         except OSError:
             raise OTAError(_NO_SLOT)
@@ -100,6 +117,9 @@ class Slot:
         # one's after the switch, and a second set_boot for the same slot can strand the device on
         # a bad image (ESP-IDF up to 5.5).
         forget(slot)
+        # Without a record of ours, the boot loader would take slot 0 when the new image failed.
+        if booting() != here:
+            confirm(own)
 
     def add(self, n, last):
         """
@@ -108,13 +128,13 @@ class Slot:
         (for another chip), 424 (combined image: upgrade with the application alone), then 450,
         451, 452.
         """
-        self.filled = filled = self.filled + n
-        if filled < _BLOCK and not last:
+        self.fill = fill = self.fill + n
+        if fill < _BLOCK and not last:
             return
         image = self.view
-        for i in range(filled, _BLOCK):
+        for i in range(fill, _BLOCK):
             image[i] = 0xFF
-        if not self.written:
+        if not self.safe:
             # Byte 23: a SHA-256 is appended. Without it a flipped bit could go unseen at every
             # start.
             if image[0] != 0xE9 or not 1 <= image[1] <= 16 or image[23] != 1:
@@ -123,7 +143,7 @@ class Slot:
                 raise OTAError(_COMBINED)
             if image[12:14] != head(running())[12:14]:
                 raise OTAError(_OTHER_CHIP)
-        block = self.written // _BLOCK
+        block = self.safe // _BLOCK
         partition = self.part
         back = self._back
         code = _ERASE
@@ -133,12 +153,12 @@ class Slot:
             partition.writeblocks(block, image, 0)
             code = _READ_BACK
             at = 0
-            for part in self._parts:
+            for part in self._cut:
                 partition.readblocks(block, back, at)
                 if back != part:
                     raise OSError
                 at += _PART
         except OSError:
             raise OTAError(code)
-        self.written += filled
-        self.filled = 0
+        self.safe += fill
+        self.fill = 0

@@ -64,7 +64,7 @@ class Stream:
 
     setblocking = settimeout
 
-    def ready(self, ms):
+    def poll(self, ms):
         """
         True when there is something to read, or the other end is gone; waits at most ms. What is
         read then ends within 0.7 s.
@@ -130,19 +130,19 @@ class Stream:
         raise OSError(ETIMEDOUT)
 
 
-def call(module, method, *args, **named):
+def call(lib, method, *args, **named):
     """
     Calls a function of a library that opens a connection, so that it ends within about 4 s (and
     the time for DNS).
 
     Returns (what the function returned, the Stream). Raises what it raises.
     """
-    kept = module.socket
-    module.socket = stream = Stream()
+    kept = lib.socket
+    lib.socket = stream = Stream()
     try:
         return method(*args, **named), stream
     except Exception:
         stream.close()  # the libraries do not always
         raise
     finally:
-        module.socket = kept
+        lib.socket = kept

@@ -13,7 +13,7 @@ from binascii import hexlify
 
 import machine
 
-from .slot import booting, forget, head, records, running
+from .slot import confirm, forget, head, records, running
 from .stream import after, left
 
 _SWITCH = const(453)
@@ -122,7 +122,7 @@ def step(ota, journal):
     if ota.tested is False:  # reached
         code = _SELF_TEST
         good = True
-        if journal.state == _SWITCHING and journal.version != ota.version:
+        if journal.state == _SWITCHING and journal.slot == here and journal.version != ota.version:
             # The platform would never count it as a success, and offer it again for ever.
             code = _OTHER_VERSION
             good = False
@@ -135,22 +135,19 @@ def step(ota, journal):
         if good:
             code = _SWITCH
             try:
-                # It marks the record that is active, so that has to be ours; flash may fail
-                # silently.
-                if booting() != here:
-                    own.set_boot()
-                own.mark_app_valid_cancel_rollback()
-                for record in records():
-                    if record[:2] == (_VALID, here):
-                        ota.wdt = machine.WDT(timeout=_NEVER_MS)
-                        from .late import arm
-
-                        arm(ota, journal, record[1])
-                        if journal.state == _SWITCHING:
-                            journal.code = 0
-                            journal.save(_DONE)
-                        return True
-            except OSError:
+                arm = ota.late_s
+                if arm:
+                    from .late import arm
+                if confirm(own):
+                    ota.wdt = machine.WDT(timeout=_NEVER_MS)
+                    ota._also = None
+                    if arm:
+                        arm(ota, journal, here)
+                    if journal.state == _SWITCHING:
+                        journal.code = 0
+                        journal.save(_DONE)
+                    return True
+            except (OSError, MemoryError):
                 pass
     if late:
         journal.code = code

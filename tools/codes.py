@@ -42,8 +42,7 @@ _WORDS = {
         "Wait for its outcome, or cancel it, then send the command again.",
     ),
     "URL": (
-        "The URL, or one that it redirects to, is not http or https, too long, or has "
-        "characters that a URL may not have.",
+        "The URL is not http or https, too long, or has characters that a URL may not have.",
         "Send a URL of at most 1,024 printable ASCII characters.",
     ),
     "FAILED_BEFORE": (
@@ -95,7 +94,8 @@ _WORDS = {
         "Send the URL where the redirects end.",
     ),
     "CERTIFICATE": (
-        "The server's certificate was refused, or https is not set up on the device.",
+        "The server's certificate was refused, https is not set up on the device, or a redirect "
+        "led to what is no http.",
         "Check the certificate, its dates and the device's clock, or use http.",
     ),
     "MEMORY": (

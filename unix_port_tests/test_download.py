@@ -79,7 +79,7 @@ class DownloadCase(Case):
         got, end = self.fetch(buf_size)
         self.assertEqual(end, -1)
         self.assertTrue(got == BODY, got)
-        self.assertTrue(self.job.is_right())
+        self.assertTrue(self.job.right())
         self.assertClosed()
 
     def assertFails(self, code, detail=None, connections=None):
@@ -164,7 +164,7 @@ class GoodTests(DownloadCase):
         self.download()
         self.net.script(OK, BODY[:-1] + b"x", END)
         self.assertEqual(self.fetch()[1], -1)
-        self.assertFalse(self.job.is_right())
+        self.assertFalse(self.job.right())
 
     def test_wait_is_as_long_as_told(self):
         self.download()

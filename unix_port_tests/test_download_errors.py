@@ -366,15 +366,15 @@ class AddressTests(DownloadCase):
         self.assertIn("Range: bytes=100-", self.lines())
 
     def test_redirect_to_another_scheme(self):
-        for location, code in (
-            (b"https://host/x", 435),
-            (b"ftp://host/x", 414),
-            (b"file:///etc/passwd", 414),
-            (b"javascript:alert(1)", 414),
+        for location in (
+            b"https://host/x",
+            b"ftp://host/x",
+            b"file:///etc/passwd",
+            b"javascript:alert(1)",
         ):
             self.download()
             self.net.script(moved(location), END)
-            self.assertFails(code)
+            self.assertFails(435)
 
     def test_https_is_435_without_a_connection(self):
         self.download("https://host/x")

@@ -9,6 +9,7 @@ a reset are those of MicroPython's machine module on the ESP32.
 import sys
 import time
 import unittest
+from binascii import hexlify
 
 import bootrecords as boot
 import images
@@ -17,6 +18,8 @@ from trials import DONE, FETCHING, SWITCHING, TOLD, Agent, Command, Restart, Tri
 
 import ota
 from ota.journal import Journal
+from ota.slot import head, running
+from ota.slot import records as boot_records
 
 POWER_ON = 1
 HARD = 2
@@ -26,6 +29,11 @@ SOFT = 5
 
 # ota_0 was confirmed last, ota_1 is what ran before.
 AFTER_UPGRADE = (3, boot.VALID), (2, boot.VALID)
+
+
+def build():
+    # Of the image that runs, as the journal has it.
+    return hexlify(head(running())[176:184]).decode()
 
 
 def boots():
@@ -61,8 +69,11 @@ class LateCase(TrialCase):
             self.forget()
             self.journal = Journal()
             self.journal.late = slot << 3 | lives
+            self.journal.back = build()
             self.journal.take(Command, state, slot)
         self.journal = Journal().load()
+        if hasattr(ota, "counted"):  # a start begins without it
+            del ota.counted
         self.unload()
         self.load()
         self.machine.cause = cause
@@ -110,15 +121,6 @@ class ArmTests(LateCase):
         turn = self.journal.turn
         self.arm(boot.HERE)
         self.assertEqual(self.journal.turn, turn)
-
-    def test_nothing_with_late_s_0(self):
-        self.agent.late_s = 0
-        self.arm(boot.HERE)
-        self.assertEqual(self.journal.late, 0)
-        self.assertIsNone(self.agent._also)
-        self.assertIsNone(self.agent.calm)
-        self.assertFalse("ota.late" in sys.modules)
-        self.assertFalse(hasattr(ota, "late"))
 
 
 class CountTests(LateCase):
@@ -185,6 +187,21 @@ class CountTests(LateCase):
         ):
             self.assertEqual(self.starts(2, HARD, records=records), "restart")
             self.assertEqual(boots(), boot.OTHER)
+
+    def test_init_that_is_called_again_counts_a_crash_once(self):
+        self.starts(4, HARD)
+        for _ in range(3):
+            self.unload()
+            self.load()
+            self.journal = Journal().load()
+            self.assertFalse(self.begin())
+        self.assertEqual(self.lives(), (boot.HERE, 3))
+
+    def test_power_cut_on_the_way_back_is_not_its_chance(self):
+        # The old image was started, and the power went before it could say a word.
+        records = (3, boot.VALID), (4, boot.ABORTED)
+        self.assertEqual(self.starts(1, POWER_ON, records=records), "restart")
+        self.assertEqual(boots(), boot.OTHER)
 
 
 class GiveUpTests(LateCase):
@@ -262,7 +279,10 @@ class BackTests(LateCase):
         self.journal.late = boot.OTHER << 3 | 1
         self.journal.take(Command, TOLD, boot.OTHER)
         boot.write(*self.RECORDS)
-        simulator.fault(0, "error")
+        self.journal.back = build()
+        self.journal.save(TOLD)
+        for k in (0, 1):  # it is tried twice
+            simulator.fault(k, "error")
         try:
             self.assertIs(self.starts(0, HARD, keep=True), True)
         finally:
@@ -271,6 +291,37 @@ class BackTests(LateCase):
         self.agent.tested = False
         self.assertIs(self.trial.step(self.agent, self.journal), True)
         self.assertEqual(self.remembered(), (DONE, 464))
+
+    def test_flash_that_fails_once_does_not_keep_it_from_being_confirmed(self):
+        try:
+            import simulator
+        except ImportError:
+            raise unittest.SkipTest("no simulator: the flash cannot be made to fail")
+        self.back()
+        for kind, k in (("error", 0), ("error", 1), ("skip", 1)):
+            self.journal.late = boot.OTHER << 3 | 1
+            self.journal.save(TOLD)
+            boot.write(*self.RECORDS)
+            simulator.fault(k, kind)
+            try:
+                self.assertFalse(self.starts(0, HARD, keep=True), kind)
+            finally:
+                simulator.disarm()
+            found = [record[:2] for record in boot_records()]
+            self.assertTrue((boot.VALID, boot.HERE) in found, kind)
+
+    def test_image_that_is_not_the_one_from_before_has_a_trial(self):
+        # A journal that is older than the image.
+        self.back()
+        for back in ("0" * 16, ""):
+            self.journal.late = boot.OTHER << 3 | 1
+            self.journal.back = back
+            self.journal.code = 0
+            self.journal.save(TOLD)
+            boot.write(*self.RECORDS)
+            self.assertIs(self.starts(0, HARD, keep=True), True)
+            self.assertEqual(self.remembered(), (TOLD, 0))
+            self.assertEqual(self.journal.late, 0)
 
     def test_is_to_be_told_as_464(self):
         for state in (0, 1, FETCHING, SWITCHING, DONE, TOLD):

@@ -146,7 +146,7 @@ class RateTests(AgentCase):
         self.ready(**settings)
         self.net.script(b"HTTP/1.0 200 OK\r\n\r\n", self.blocks(file, gap))
         self.command(sign=file.sign, size=file.size)
-        self.poll_until(lambda: self.agent._job and self.agent._job.position >= count * _BLOCK)
+        self.poll_until(lambda: self.agent._job and self.agent._job.done >= count * _BLOCK)
         self.poll(2)
         return [progress for _, progress, _ in self.progress()]
 

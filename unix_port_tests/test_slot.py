@@ -34,8 +34,8 @@ def put(writer, data):
     # Gives data to the writer as a download does: as much as there is room for.
     at = 0
     while at < len(data):
-        n = min(len(writer.view) - writer.filled, len(data) - at)
-        writer.view[writer.filled : writer.filled + n] = data[at : at + n]
+        n = min(len(writer.view) - writer.fill, len(data) - at)
+        writer.view[writer.fill : writer.fill + n] = data[at : at + n]
         at += n
         writer.add(n, at == len(data))
 
@@ -87,8 +87,8 @@ class SlotCase(unittest.TestCase):
         # The writer as after a restart: `written` bytes are in the slot. One for all, heap is
         # scarce. watched: see Watched.
         writer = self.writer
-        writer.filled = 0
-        writer.written = written
+        writer.fill = 0
+        writer.safe = written
         writer.part = Watched(self.partition, **watched)
         return writer
 
@@ -154,9 +154,9 @@ class CheckTests(SlotCase):
         watched = writer.part
         writer.view[:] = images.application(_BLOCK)
         writer.add(_BLOCK - 1, False)
-        self.assertEqual((watched.erases, watched.writes, writer.written), (0, 0, 0))
+        self.assertEqual((watched.erases, watched.writes, writer.safe), (0, 0, 0))
         writer.add(1, False)
-        self.assertEqual((watched.erases, watched.writes, writer.written), (1, 1, _BLOCK))
+        self.assertEqual((watched.erases, watched.writes, writer.safe), (1, 1, _BLOCK))
 
     def test_refused_image_leaves_what_was_there(self):
         put(self.writer, images.application(version=b"kept"))
@@ -197,15 +197,15 @@ class WriteTests(SlotCase):
         writer = self.writer
         writer.view[:] = images.application(_BLOCK)
         writer.add(1000, False)
-        self.assertEqual((writer.filled, writer.written), (1000, 0))
+        self.assertEqual((writer.fill, writer.safe), (1000, 0))
         writer.add(_BLOCK - 1000, False)
-        self.assertEqual((writer.filled, writer.written), (0, _BLOCK))
+        self.assertEqual((writer.fill, writer.safe), (0, _BLOCK))
         writer.add(900, True)
-        self.assertEqual((writer.filled, writer.written), (0, _BLOCK + 900))
+        self.assertEqual((writer.fill, writer.safe), (0, _BLOCK + 900))
 
     def test_last_piece_that_fills_the_block(self):
         put(self.again(), images.application(_BLOCK))
-        self.assertEqual((self.writer.part.erases, self.writer.written), (1, _BLOCK))
+        self.assertEqual((self.writer.part.erases, self.writer.safe), (1, _BLOCK))
 
     def test_resume_goes_on_behind_what_is_there(self):
         image = images.application(5008)
@@ -234,7 +234,7 @@ class FaultTests(SlotCase):
         writer = self.again()
         put(writer, memoryview(self.image)[: at * _BLOCK])
         writer = self.again(at * _BLOCK, **faults)
-        return code_of(put, writer, memoryview(self.image)[at * _BLOCK :]), writer.written
+        return code_of(put, writer, memoryview(self.image)[at * _BLOCK :]), writer.safe
 
     def test_operation_that_fails(self):
         for fails, code in (("erase", 450), ("write", 451), ("read", 452)):
@@ -250,7 +250,7 @@ class FaultTests(SlotCase):
         self.assertEqual(self.failed(flip=2 * _BLOCK - 1), (452, _BLOCK))
 
     def test_block_past_the_end_of_the_slot(self):
-        self.writer.written = self.writer.size
+        self.writer.safe = self.writer.size
         self.assertEqual(code_of(self.writer.add, _BLOCK, False), 450)
 
     def test_code_of_the_flash_chip_itself(self):
@@ -306,4 +306,4 @@ class HeapTests(SlotCase):
             add(100, True)
         finally:
             micropython.heap_unlock()
-        self.assertEqual(writer.written, 2 * _BLOCK + 100)
+        self.assertEqual(writer.safe, 2 * _BLOCK + 100)

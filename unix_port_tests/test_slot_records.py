@@ -126,7 +126,7 @@ class OpenTests(RecordCase):
         self.assertEqual(writer.slot, boot.OTHER)
         self.assertEqual(writer.part.info()[1], boot.OTHER)
         self.assertEqual(writer.size, 0x180000)
-        self.assertEqual((writer.filled, writer.written, len(writer.view)), (0, 0, 4096))
+        self.assertEqual((writer.fill, writer.safe, len(writer.view)), (0, 0, 4096))
 
     def test_no_second_slot(self):
         real = slot.running()

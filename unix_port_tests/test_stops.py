@@ -26,7 +26,7 @@ class StopCase(AgentCase):
         head = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % file.size
         self.net.script(head, file.parts(0, blocks * _BLOCK))
         self.command(sign=file.sign, size=file.size)
-        self.poll_until(lambda: self.agent._job and self.agent._job.position == blocks * _BLOCK)
+        self.poll_until(lambda: self.agent._job and self.agent._job.done == blocks * _BLOCK)
 
     def go_on(self, at, end=None):
         # The next connection brings the rest.

@@ -103,14 +103,14 @@ class ReadyTests(StreamCase):
             ([201], False),
         ):
             sock, one = self.connected(*script)
-            self.assertEqual(bool(one.ready(200)), expected, script)
+            self.assertEqual(bool(one.poll(200)), expected, script)
             self.assertEqual(sock.polls, [200])
 
     def test_what_begins_has_to_be_there_soon(self):
         for script in ([b"x"], [b"x", 699, b"y"], [b"x", 300, b"y", 300, b"z", 101, b"!"]):
             _, one = self.connected(*script)
             self.clock.wait(60000)
-            one.ready(0)
+            one.poll(0)
             begin = self.clock.now
             self.assertTrue(self.fails(ETIMEDOUT, one.read, 4), script)
             self.assertEqual(time.ticks_diff(self.clock.now, begin), _PACKET_MS, script)
@@ -118,7 +118,7 @@ class ReadyTests(StreamCase):
     def test_each_ready_gives_time_anew(self):
         _, one = self.connected(b"x", 600, b"y")
         for expected in (b"x", b"y"):
-            one.ready(650)
+            one.poll(650)
             self.assertEqual(one.read(1), expected)
 
 
@@ -166,7 +166,7 @@ class ReadTests(StreamCase):
     def test_flood_ends_in_time(self):
         # A message of any length whose bytes come without a pause.
         sock, one = self.connected()
-        one.ready(0)
+        one.poll(0)
         sock.script = [b"x" * 512] * 2000
         sock.slow = 1
         self.assertTrue(self.fails(ETIMEDOUT, one.read, 512 * 2000))

@@ -217,9 +217,9 @@ class RestartTests(UpgradeCase):
         self.serve(file, 0, at, last=60000)
         for _ in range(100):
             self.job.step()
-            if self.job.position == at:
+            if self.job.done == at:
                 break
-        self.assertEqual(self.job.position, at)
+        self.assertEqual(self.job.done, at)
         del self.net.sockets[:]
 
     def test_goes_on_at_the_last_note(self):
@@ -302,7 +302,7 @@ class RestartTests(UpgradeCase):
     def run_job_until_position(self, position):
         for _ in range(200):
             self.job.step()
-            if len(self.net.sockets) == 2 and self.job.position == position:
+            if len(self.net.sockets) == 2 and self.job.done == position:
                 return
         self.fail("never there")
 

@@ -26,7 +26,7 @@ AGENT = (
     ),
     Bug(
         "a confirmation is not read back",
-        "ota/trial.py",
+        "ota/slot.py",
         "if record[:2] == (_VALID, ",
         "if record[1] in (0, ",
         ("flash/0/111/stuck:192",),

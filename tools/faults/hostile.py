@@ -71,7 +71,7 @@ _FAILED = range(410, 480)
 
 class Hostile:
     """
-    In a World that was made with `more=MORE`; call ready() before the device starts. Attributes:
+    In a World that was made with `more=MORE`, before the device starts. Attributes:
     accepted: msgIds of what it took on, and how often.
     """
 

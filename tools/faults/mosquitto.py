@@ -7,7 +7,6 @@ Started by a case and ended with it; the platform talks to it by paho-mqtt. Wher
 
 import asyncio
 import os
-import random
 import shutil
 import subprocess
 import threading
@@ -25,8 +24,6 @@ from .scene import NAME, PRODUCT, SECRET
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 _HOST = "127.0.0.1"
 # Below those that the kernel gives out, so that nobody takes it while the broker is down.
-_PORTS = range(20000, 32000)
-_TRIES = 5
 _START_S = 5
 _LOOK_S = 0.01
 
@@ -64,11 +61,12 @@ class Mosquitto:
         self._process: subprocess.Popen | None = None
         self._platform: mqtt.Client | None = None
 
-    async def start(self) -> int:
+    async def start(self, port: int = 0) -> int:
         """
-        On the port that it had before, at first on any free one. Returns the port. Raises OSError
-        with its log when it does not come up.
+        port: 0 = the one that it had before. Returns the port. Raises OSError with its log when it
+        does not come up.
         """
+        self.port = port or self.port
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._start)
         return self.port
@@ -97,14 +95,10 @@ class Mosquitto:
         return self._folder / "log"
 
     def _start(self) -> None:
-        for _ in range(1 if self.port else _TRIES):
-            port = self.port or random.SystemRandom().choice(_PORTS)
-            self._process = self._run(port)
-            if self._connect(port):
-                self.port = port
-                return
+        self._process = self._run(self.port)
+        if not self._connect(self.port):
             self._stop()
-        raise OSError(f"mosquitto does not start: {self.log()}")
+            raise OSError(f"mosquitto does not start: {self.log()}")
 
     def _run(self, port: int) -> subprocess.Popen:
         lines = [f"listener {port} {_HOST}", "persistence false", "user root", "log_dest stderr"]

@@ -22,6 +22,7 @@ from tools.platform.model import Task
 
 from .backend import Backend
 from .broker import Broker
+from .ports import Port
 from .record import Boot, Heard, Record
 from .scene import NEW, OLD, PLACES, SCENES, SLOT, Scene, boot_py, image
 from .web import Web
@@ -68,6 +69,7 @@ class World:
         self.at_boot: Callable[[Flash, str | None, int], None] | None = None
         self.broker = broker(self._message, self._session)
         self.web = Web()
+        self._held = Port(), Port()
         self.ports = call(self._listen())
         self._relays = [Relay("127.0.0.1", port) for port in self.ports] if relays else []
         if relays:
@@ -95,6 +97,8 @@ class World:
         for relay in self._relays:
             relay.close()
         call(self._close())
+        for port in self._held:
+            port.close()
 
     def url_of(self, version: str) -> str:
         return f"http://127.0.0.1:{self.ports[1]}/{version}.bin"
@@ -152,7 +156,8 @@ class World:
     # What happens
 
     async def _listen(self):
-        return await self.broker.start(), await self.web.start()
+        broker, web = (port.number for port in self._held)
+        return await self.broker.start(broker), await self.web.start(web)
 
     async def _close(self):
         await self.broker.stop()

@@ -78,7 +78,7 @@ def locked(function):
 def step(agent, link):
     global polls
     kinds = ["any"]
-    if link.up and link.sock.ready(0):
+    if link.up and link.sock.poll(0):
         kinds.append("arrives")
     if agent.is_fetching():
         kinds.append("fetching")
