@@ -158,7 +158,7 @@ def long(size: int, qos: int) -> Fault:
     """A command that would be good, were it not of so many bytes."""
 
     async def fault(world: World) -> None:
-        world.broker.publish(COMMANDS, _unwanted(world).ljust(size), qos)
+        _publish_to_it(world, _unwanted(world).ljust(size), qos)
 
     return fault
 
@@ -173,9 +173,14 @@ def lie(size: int, qos: int, relative: bool = False) -> Fault:
         payload = _unwanted(world)
         true = 2 + len(COMMANDS) + 2 * (qos > 0) + len(payload)
         claimed = true + size if relative else size
-        world.broker.publish(COMMANDS, payload, qos, size_lie=claimed)
+        _publish_to_it(world, payload, qos, size_lie=claimed)
 
     return fault
+
+
+def _publish_to_it(world: World, payload: bytes, qos: int, **more) -> None:
+    # None: mosquitto does not say for how many sessions it was.
+    need(world.broker.publish(COMMANDS, payload, qos, **more) != 0, "nobody listened", world)
 
 
 def _unwanted(world: World) -> bytes:

@@ -159,7 +159,10 @@ One class, or the names of its cases:
 
 The classes are in `tools/faults/groups/`, one file each. The seeded bugs (`tools/faults/bugs.py`)
 are small wrong changes of the agent and of the simulated device, planted in a copy of the tree:
-a campaign that could not find them would prove nothing.
+a campaign that could not find them would prove nothing. The cases that are to catch one survive
+in the good code. One is tried alone by its name, too:
+
+    .venv/bin/python -m tools faults "bugs/a trial has no deadline"
 
 What it cannot show: how real flash ages, what voltage does while it falls, what a radio does to
 the supply. The power cut here is a process that dies at one flash operation, which is done not at
