@@ -14,7 +14,7 @@ from tools.faults.world import World
 
 _SECTOR = 4096
 _VERSIONS = ("1.3.0", NEW, LATER)  # in turns
-_SAME = 64  # bytes: two blocks of heap, for numbers of other lengths
+_SAME = 160  # bytes: five blocks of heap, for numbers of other lengths
 _GROWN = 256  # bytes of heap from the first tenth of the upgrades to the last one
 # Erases for each upgrade: four of boot records (the one that named the slot, set_boot, the boot
 # loader's, the confirmation), of NVS a part of a page for each record of the journal.
