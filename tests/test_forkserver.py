@@ -1,6 +1,7 @@
 """Runs of the pinned interpreter from the process that has it loaded."""
 
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -86,6 +87,13 @@ def test_runs_end_with_the_process_that_asked_for_them(tmp_path):
     )
     pid = int(re.search(r"Pid:\s+(\d+)", done.stdout).group(1))
     until(lambda: ended(pid))
+
+
+def test_server_that_was_ended_is_followed_by_another():
+    run("print(1)").stdout.read()
+    forkserver._servers[0].shutdown(socket.SHUT_RDWR)
+    assert run("print(2)").stdout.read() == b"2\n"
+    assert len(forkserver._servers) == 1
 
 
 def test_only_the_pinned_interpreter_is_served(monkeypatch):

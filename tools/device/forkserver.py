@@ -74,15 +74,31 @@ def start(arguments: list[str], cwd: str, env: dict[str, str]) -> Run:
     output, end = os.pipe()
     try:
         with _lock:
-            server = _server()
-            socket.send_fds(server, [request], [end])
-            _, fds, _, _ = socket.recv_fds(server, 16, 1)
+            try:
+                pidfd = _ask(request, end)
+            except OSError:  # somebody ended it: a new one
+                pidfd = _ask(request, end)
+    except OSError:
+        os.close(output)
+        raise
     finally:
         os.close(end)
-    if not fds:
-        os.close(output)
+    return Run(pidfd, os.fdopen(output, "rb"))
+
+
+def _ask(request: bytes, end: int) -> int:
+    server = _server()
+    try:
+        socket.send_fds(server, [request], [end])
+        _, fds, _, _ = socket.recv_fds(server, 16, 1)
+        if fds:
+            return fds[0]
         raise ConnectionError("the server of interpreters is gone")
-    return Run(fds[0], os.fdopen(output, "rb"))
+    except OSError:
+        # Not asked again: a late answer would be taken for the next one's.
+        _servers.remove(server)
+        server.close()
+        raise
 
 
 def _server() -> socket.socket:

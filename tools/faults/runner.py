@@ -14,7 +14,7 @@ from pathlib import Path
 from tools.faults.case import Group
 from tools.faults.groups import GROUPS
 
-WORKERS = 9  # for two cores: a case mostly waits
+WORKERS = 14  # for two cores: a case mostly waits
 _AHEAD = 4  # cases that are handed out to each worker
 _SCRATCH = Path("/dev/shm")  # memory: a flash file is written a byte at a time
 

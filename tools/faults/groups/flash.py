@@ -146,7 +146,9 @@ def _in_records(one: Operation, scene: Scene, kind: str) -> set:
     # An erase alone: the record of the slot that is going to be written.
     alone = [k for k in ours if done[k].erase and k + 1 not in ours]
     if one.k in alone:
-        return {"error": {_READ_BACK}, "unread": {SUCCEEDED, _SWITCH}}.get(kind, {SUCCEEDED})
+        return {"error": {_READ_BACK}, "unread": {SUCCEEDED, _READ_BACK, _SWITCH}}.get(
+            kind, {SUCCEEDED}
+        )
     # Erase and program each; a new device writes one more, at its first start.
     writes = [k for k in ours if k not in alone]
     at = writes.index(one.k) // 2 - len(writes) // 2 + len(_RECORDS)
