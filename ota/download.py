@@ -180,7 +180,7 @@ class Upgrade(Download):
         self._log = journal
         units = 0
         if journal.sign == command.sign and journal.slot == slot.slot:  # some of it is there
-            units = max(min(journal.units, command.size // _UNIT), 0)
+            units = min(journal.units & 1023, command.size // _UNIT)  # never negative
         journal.take(command, _FETCHING, slot.slot, units)
         super().__init__(ota, command, units * _UNIT)
         self._kept = self.done

@@ -79,21 +79,26 @@ class Stream:
         return self._some(self._sock.readinto, buf)
 
     def read(self, n):
-        """Returns exactly n bytes, or b"" in the place of more than 16 KiB, or than have room."""
-        parts = []  # joined at the end: grown piece by piece it would need the room twice
-        keep = n <= _READ_MAX
-        while True:
-            try:
-                if not n:
-                    return b"".join(parts)
-                part = self._some(self._sock.read, min(n, _PIECE))
-                if not part:
-                    raise OSError(ETIMEDOUT)
-                n -= len(part)
-                if keep:
-                    parts.append(part)
-            except MemoryError:
-                parts = keep = ()
+        """
+        Returns exactly n bytes (a bytearray when they are many), or b"" in the place of more than
+        16 KiB, or than have room.
+        """
+        data = b""
+        try:
+            if n <= _READ_MAX:  # at once: grown piece by piece it would need the room twice
+                data = bytearray(n)
+        except MemoryError:
+            pass
+        at = 0
+        while at < n:
+            part = self._some(self._sock.read, min(n - at, _PIECE))
+            if not part:
+                raise OSError(ETIMEDOUT)
+            end = at + len(part)
+            if data:
+                data[at:end] = part
+            at = end
+        return data if n > _PIECE else bytes(data)
 
     def readline(self):
         """A line of the HTTP headers, whole; ValueError when they are too long."""
@@ -121,16 +126,16 @@ class Stream:
         if self._sock:
             self._sock.close()
 
-    def _some(self, method, arg):
+    def _some(self, read, arg):
         while left(self._end):
-            got = method(arg)
+            got = read(arg)
             if got is not None:
                 return got
             self._poll.poll(left(self._end))
         raise OSError(ETIMEDOUT)
 
 
-def call(lib, method, *args, **named):
+def call(lib, open, *args, **named):
     """
     Calls a function of a library that opens a connection, so that it ends within about 4 s (and
     the time for DNS).
@@ -140,7 +145,7 @@ def call(lib, method, *args, **named):
     kept = lib.socket
     lib.socket = stream = Stream()
     try:
-        return method(*args, **named), stream
+        return open(*args, **named), stream
     except Exception:
         stream.close()  # the libraries do not always
         raise

@@ -122,7 +122,8 @@ def step(ota, journal):
     if ota.tested is False:  # reached
         code = _SELF_TEST
         good = True
-        if journal.state == _SWITCHING and journal.slot == here and journal.version != ota.version:
+        ours = journal.state == _SWITCHING and journal.slot == here
+        if ours and journal.version != ota.version:
             # The platform would never count it as a success, and offer it again for ever.
             code = _OTHER_VERSION
             good = False
@@ -143,7 +144,7 @@ def step(ota, journal):
                     ota._also = None
                     if arm:
                         arm(ota, journal, here)
-                    if journal.state == _SWITCHING:
+                    if ours:
                         journal.code = 0
                         journal.save(_DONE)
                     return True

@@ -9,6 +9,7 @@ import pytest
 from tools.faults import check
 from tools.faults.check import LATE_FAILURE, SUCCEEDED
 from tools.faults.record import Boot, Heard, Record
+from tools.faults.scene import PLACES
 from tools.faults.world import Failed
 from tools.platform import model
 from tools.platform.model import Task
@@ -52,6 +53,7 @@ def world():
             running="ota_1",
             slot_bytes=lambda label, size: IMAGES[NEW],
             counters={"violations": 0, "aborts": 0},
+            fault=None,
         ),
         backend=SimpleNamespace(
             msg_id=lambda task: "7",
@@ -219,6 +221,22 @@ def test_slot_that_runs_last_is_not_touched(world):
 def test_flash_violation(world):
     world.device.counters["violations"] = 1
     fails("1 flash violations", check.end, world)
+
+
+@pytest.mark.parametrize(
+    ("place", "fault", "ours"),
+    [("nvs", "5:random:1", 0), ("nvs", None, 3), ("ota_0", "5:random:1", 3)],
+)
+def test_violations_of_nvs_behind_a_fault_are_not_the_agents(world, tmp_path, place, fault, ours):
+    world.device.flash_path = tmp_path / "flash.bin"
+    world.device.fault = fault
+    world.device.counters["violations"] = 3
+    file = tmp_path / "flash.bin.violations"
+    file.write_text(f"{PLACES[place] + 8} 1\n{PLACES[place] + 40} 2\n")
+    if ours:
+        fails(f"{ours} flash violations", check.end, world)
+    else:
+        check.end(world)
 
 
 def test_write_to_the_running_slot(world):

@@ -120,6 +120,16 @@ class StepTests(StepCase):
         self.assertEqual((self.journal.state, self.journal.code), (DONE, 430))
         self.assertEqual(self.remembered(), (DONE, 430))
 
+    def test_left_over_switch_to_the_other_slot_is_not_told(self):
+        # Its record could not be written when it ended; this image came later.
+        self.journal.take(Command, SWITCHING, boot.OTHER)
+        self.agent.tested = False
+        self.agent.version = "3.3"
+        self.agent.due = time.ticks_add(time.ticks_ms(), 100000)
+        self.assertIs(self.trial.step(self.agent, self.journal), True)
+        self.assertTrue(self.is_confirmed())
+        self.assertEqual(self.remembered(), (SWITCHING, 0))
+
     def test_bad_self_test_restarts_at_once(self):
         for answer in (False, 0, ""):
             self.assertEqual(self.step(False, test=lambda answer=answer: answer), "restart")

@@ -35,7 +35,7 @@ class Device(Supervisor):
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.fs, ignore_errors=True)
         self.fs.mkdir()
-        for side in ("counters", "rtc", "clock", "wdt", "net", "stuck", "trace"):
+        for side in ("counters", "rtc", "clock", "wdt", "net", "stuck", "trace", "violations"):
             self._beside(side).unlink(missing_ok=True)
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
         make_flash(self.flash_path, {"ota_0": data}, rows)

@@ -220,12 +220,19 @@ class Flash:
                 was = int.from_bytes(old, "little")
                 wish = int.from_bytes(data, "little")
                 if was & wish != wish:
-                    self.violations += sum(1 for i in range(size) if data[i] & ~old[i])
+                    self.violated(address, sum(1 for i in range(size) if data[i] & ~old[i]))
                     data = (was & wish).to_bytes(size, "little")
             pages = 1
         for _ in range(pages):
             file.write(data)
         self.save()
+
+    def violated(self, address, count):
+        """Counts bytes that a program could not make what it wanted, and notes where."""
+        self.violations += count
+        if self.path:
+            with open(self.path + ".violations", "a") as file:
+                file.write("%d %d\n" % (address, count))
 
     def save(self):
         """Keep the counters, whatever happens to this process."""

@@ -234,7 +234,7 @@ class Faults:
                 number -= _ones(due, size)
                 done = one if kind == "only" else due ^ one
             if bad:
-                flash.violations += sum(1 for byte in bad.to_bytes(size, "little") if byte)
+                flash.violated(at, sum(1 for byte in bad.to_bytes(size, "little") if byte))
             file.seek(at)
             file.write((old ^ done).to_bytes(size, "little"))
 
