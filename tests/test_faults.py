@@ -127,6 +127,7 @@ def campaign(missed=(), failed=()):
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "JSON", tmp_path / "build" / "faults.json")
+    monkeypatch.setattr(report, "AGAIN", tmp_path / "build" / "faults.again")
     monkeypatch.setattr(report, "PAGE", tmp_path / "faults.md")
     return tmp_path
 
@@ -142,6 +143,24 @@ def test_report_writes_each_class_and_the_bugs(files):
     assert "| power cuts | 3 | 3 | 3 |" in page
     assert "| seeded bugs | | 40 | 39 caught |" in page
     assert "Seed 7; 10 minutes" in page
+
+
+def test_failed_cases_that_were_played_again_are_counted(files):
+    report.write(campaign(failed=["cut/0/1/before", "cut/0/2/before"]))
+    assert report.failed() == ["cut/0/1/before", "cut/0/2/before"]
+    before = json.loads((files / "build" / "faults.json").read_text())[0]
+    report.amend(
+        [
+            runner.Result("cut/0/1/before", 1, "", 1),
+            runner.Result("cut/0/2/before", 1, "again", 1),
+        ]
+    )
+    after = json.loads((files / "build" / "faults.json").read_text())[0]
+    assert (after["tried"], after["survived"]) == (before["tried"], before["survived"] + 1)
+    page = (files / "faults.md").read_text()
+    assert f"| {after['tried']} | {after['survived']} |" in page
+    assert "2 of the cases did not survive at first" in page
+    assert report.failed() == ["cut/0/2/before"]
 
 
 def test_report_shows_what_failed_and_what_was_missed(capsys):

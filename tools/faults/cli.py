@@ -22,6 +22,8 @@ def main(argv: list[str]) -> int:
         for key in options.classes or (*GROUPS, _BUGS):
             print(*(mutants.names() if key == _BUGS else runner.names_of(key)), sep="\n")
         return 0
+    if options.again:
+        return _again()
     return _campaign(options)
 
 
@@ -37,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sample", action="store_true", help="a sample of each class, by seed")
     parser.add_argument("--seed", type=int, default=_SEED, help="of sample and order")
     parser.add_argument("--list", action="store_true", help="print the names of the cases")
+    parser.add_argument("--again", action="store_true", help="those that did not survive --write")
     parser.add_argument("--write", action="store_true", help="build/faults.json, docs/faults.md")
     return parser
 
@@ -55,6 +58,15 @@ def _play(names: list[str], first: bool) -> int:
         if bad and first:
             break
     return 1 if bad else 0
+
+
+def _again() -> int:
+    results: list[runner.Result] = []
+    runner.play_all(report.failed(), results.append)
+    for result in results:
+        print(f"{result.name}: {result.why or 'survived'}")
+    report.amend(results)
+    return 1 if any(result.why for result in results) else 0
 
 
 def _campaign(options: argparse.Namespace) -> int:

@@ -101,7 +101,11 @@ def padded(size: int, change: Callable[[bytes, int], bytes], world: World) -> No
     trial the heap's largest piece is 16.4 KB, too little for the longest.
     """
     first = iter([partial(change, size=size)])
-    sent = _commands(world, change=lambda payload: next(first, bytes)(payload))
+
+    def changed(payload: bytes) -> bytes:
+        return next(first, bytes)(payload)
+
+    sent = _commands(world, change=changed)
     world.device.start()
     world.settle()
     finish(world, world.offer(), {SUCCEEDED})

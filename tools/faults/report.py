@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from tools.faults.runner import Result
 from tools.toolchain import BUILD, ROOT
 
 JSON = BUILD / "faults.json"
+AGAIN = BUILD / "faults.again"  # names of the cases that did not survive
 PAGE = ROOT / "docs" / "faults.md"
 
 _BUGS = "seeded bugs"
@@ -105,7 +107,31 @@ def write(campaign: Campaign) -> None:
         )
     JSON.parent.mkdir(exist_ok=True)
     JSON.write_text(json.dumps(rows, indent=1) + "\n", encoding="ascii")
+    AGAIN.write_text("".join(f"{name}\n" for tally in campaign.tallies for name in tally.failed))
     PAGE.write_text(page(campaign), encoding="ascii")
+
+
+def failed() -> list[str]:
+    """Names of the cases that did not survive last. Raises FileNotFoundError: none was written."""
+    return AGAIN.read_text(encoding="ascii").splitlines()
+
+
+def amend(results: list[Result]) -> None:
+    """Takes what came of the failed ones, played again, into build/faults.json and the page."""
+    rows = json.loads(JSON.read_text(encoding="ascii"))
+    text = PAGE.read_text(encoding="ascii")
+    for result in results:
+        title = GROUPS[result.name.split("/", 1)[0]].title
+        row = next(row for row in rows if row["class"] == title)
+        row["tried"] += result.tried - 1  # the one that failed was counted as one
+        row["survived"] += 0 if result.why else result.tried
+        line = rf"(?m)^(\| {re.escape(title)} \| [\d,]+ \|).*$"
+        text = re.sub(line, rf"\1 {row['tried']:,} | {row['survived']:,} |", text)
+    mended = f"{len(results)} of the cases did not survive at first: what they found was mended."
+    text = text.replace("\nSeed ", f"\n{mended}\n\nSeed ")
+    JSON.write_text(json.dumps(rows, indent=1) + "\n", encoding="ascii")
+    AGAIN.write_text("".join(f"{result.name}\n" for result in results if result.why))
+    PAGE.write_text(text, encoding="ascii")
 
 
 def page(campaign: Campaign) -> str:
@@ -151,6 +177,10 @@ _TAIL = """
 A case that did not survive is named, with what happened. By its name it is played again alone:
 
     .venv/bin/python -m tools faults cut/2/359/random
+
+What did not survive is played again, on the mended code, and counted anew:
+
+    .venv/bin/python -m tools faults --again
 
 One class, or the names of its cases:
 
