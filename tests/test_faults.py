@@ -146,20 +146,20 @@ def test_report_writes_each_class_and_the_bugs(files):
 
 
 def test_failed_cases_that_were_played_again_are_counted(files):
-    report.write(campaign(failed=["cut/0/1/before", "cut/0/2/before"]))
-    assert report.failed() == ["cut/0/1/before", "cut/0/2/before"]
+    report.write(campaign(failed=["cut/0/1/before", "cut/0/2/before"], missed=["bugs/one"]))
+    assert report.failed() == ["cut/0/1/before", "cut/0/2/before", "bugs/one"]
     before = json.loads((files / "build" / "faults.json").read_text())[0]
-    report.amend(
-        [
-            runner.Result("cut/0/1/before", 1, "", 1),
-            runner.Result("cut/0/2/before", 1, "again", 1),
-        ]
-    )
+    results = [
+        runner.Result("cut/0/1/before", 1, "", 1),
+        runner.Result("cut/0/2/before", 1, "again", 1),
+    ]
+    report.amend(results, Hunt(1, []))
     after = json.loads((files / "build" / "faults.json").read_text())[0]
     assert (after["tried"], after["survived"]) == (before["tried"], before["survived"] + 1)
     page = (files / "faults.md").read_text()
     assert f"| {after['tried']} | {after['survived']} |" in page
     assert "2 of the cases did not survive at first" in page
+    assert "| seeded bugs | | 40 | 40 caught |" in page
     assert report.failed() == ["cut/0/2/before"]
 
 

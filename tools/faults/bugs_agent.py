@@ -57,7 +57,7 @@ AGENT = (
         "ota/trial.py",
         "            code = _OTHER_VERSION\n            good = False\n",
         "            pass\n",
-        ("records/0/trial/other-switching-there",),
+        ("records/0/trial/other-switching-here",),
     ),
     Bug(
         "a copy of a command that failed is taken again",

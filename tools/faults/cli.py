@@ -62,11 +62,15 @@ def _play(names: list[str], first: bool) -> int:
 
 def _again() -> int:
     results: list[runner.Result] = []
-    runner.play_all(report.failed(), results.append)
+    names = report.failed()
+    bugs = [name for name in names if name.startswith(mutants.PREFIX)]
+    runner.play_all([name for name in names if name not in bugs], results.append)
     for result in results:
         print(f"{result.name}: {result.why or 'survived'}")
-    report.amend(results)
-    return 1 if any(result.why for result in results) else 0
+    hunt = mutants.hunt([mutants.named(name) for name in bugs])
+    print(f"{hunt.caught} of {hunt.seeded} bugs caught")
+    report.amend(results, hunt)
+    return 1 if hunt.missed or any(result.why for result in results) else 0
 
 
 def _campaign(options: argparse.Namespace) -> int:

@@ -107,16 +107,20 @@ def write(campaign: Campaign) -> None:
         )
     JSON.parent.mkdir(exist_ok=True)
     JSON.write_text(json.dumps(rows, indent=1) + "\n", encoding="ascii")
-    AGAIN.write_text("".join(f"{name}\n" for tally in campaign.tallies for name in tally.failed))
+    names = [name for tally in campaign.tallies for name in tally.failed]
+    _keep(names + (campaign.bugs.missed if campaign.bugs else []))
     PAGE.write_text(page(campaign), encoding="ascii")
 
 
 def failed() -> list[str]:
-    """Names of the cases that did not survive last. Raises FileNotFoundError: none was written."""
+    """
+    Names of the cases that did not survive last, and of the bugs not caught. Raises
+    FileNotFoundError: none was written.
+    """
     return AGAIN.read_text(encoding="ascii").splitlines()
 
 
-def amend(results: list[Result]) -> None:
+def amend(results: list[Result], bugs: Hunt) -> None:
     """Takes what came of the failed ones, played again, into build/faults.json and the page."""
     rows = json.loads(JSON.read_text(encoding="ascii"))
     text = PAGE.read_text(encoding="ascii")
@@ -127,11 +131,23 @@ def amend(results: list[Result]) -> None:
         row["survived"] += 0 if result.why else result.tried
         line = rf"(?m)^(\| {re.escape(title)} \| [\d,]+ \|).*$"
         text = re.sub(line, rf"\1 {row['tried']:,} | {row['survived']:,} |", text)
-    mended = f"{len(results)} of the cases did not survive at first: what they found was mended."
-    text = text.replace("\nSeed ", f"\n{mended}\n\nSeed ")
+    if bugs.seeded:
+        row = next(row for row in rows if row["class"] == _BUGS)
+        row["caught"] += bugs.caught
+        line = rf"(?m)^(\| {_BUGS} \| \| \d+ \|).*$"
+        text = re.sub(line, rf"\1 {row['caught']} caught |", text)
+    if results:
+        mended = (
+            f"{len(results)} of the cases did not survive at first: what they found was mended."
+        )
+        text = text.replace("\nSeed ", f"\n{mended}\n\nSeed ")
     JSON.write_text(json.dumps(rows, indent=1) + "\n", encoding="ascii")
-    AGAIN.write_text("".join(f"{result.name}\n" for result in results if result.why))
+    _keep([result.name for result in results if result.why] + bugs.missed)
     PAGE.write_text(text, encoding="ascii")
+
+
+def _keep(names: list[str]) -> None:
+    AGAIN.write_text("".join(f"{name}\n" for name in names), encoding="ascii")
 
 
 def page(campaign: Campaign) -> str:
