@@ -99,10 +99,6 @@ def _calm(ota, journal):
 def _forget(journal):
     journal.late = 0
     journal.save(journal.state)
-    _drop()
-
-
-def _drop():
     # Code costs heap. The package knows it, too.
     del sys.modules["ota.late"]
     del sys.modules["ota"].late

@@ -16,7 +16,7 @@ from ota.protocol import PREFIX
 from tools.device.device import Device
 from tools.device.net import Relay
 from tools.platform.local import LocalPlatform
-from tools.toolchain import ROOT
+from tools.toolchain import text_of
 
 PRODUCT = "pk1"
 LAMP = "lamp"
@@ -26,18 +26,6 @@ PATIENCE = 60  # seconds: no figure, only an end for what never comes
 WDT_RESET = 3  # machine.WDT_RESET
 _WDT_MS = 120_000  # as boot.py says
 _LOOK = 0.03  # seconds between two looks
-
-
-def text_of(name: str, *changes: tuple[str, str]) -> str:
-    """
-    A file of the project, with pieces of it replaced: ("old", "new"), each found once. So a test
-    shortens a wait, or gives the agent a setting.
-    """
-    text = (ROOT / name).read_text(encoding="ascii")
-    for old, new in changes:
-        assert text.count(old) == 1, f"{name} has {text.count(old)} times {old!r}"
-        text = text.replace(old, new)
-    return text
 
 
 def app(settings: str = "", *changes: tuple[str, str], before: str = "") -> str:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tests.bench import LAMP, PATIENCE, app, in_flash, text_of, until
+from tests.bench import LAMP, PATIENCE, app, in_flash, until
 from tools.device.layout import GENERATIONS
+from tools.toolchain import text_of
 
 pytest_plugins = "tests.bench_fixtures"
 
