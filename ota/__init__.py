@@ -5,18 +5,41 @@ Firmware upgrades over the air: the public names, loaded when first used. No wor
     while True:
         agent.poll()
 
-Names: init, OTA (agent.py), OTAError (protocol.py), Link (link.py). init is OTA itself: the
-guidance's name of the constructor.
+Names: init, OTA (agent.py), Link (link.py), OTAError. init is OTA itself: the guidance's name of
+the constructor.
 """
+
+import gc
+import sys
+
+
+class OTAError(Exception):
+    """
+    What went wrong, as a number. code: int, 410 to 482 of protocol.py's table; detail: int, the
+    errno or the HTTP status, 0 = none.
+    """
+
+    def __init__(self, code, detail=0):
+        self.code = code
+        self.detail = detail
+
+
+def drop(name):
+    """
+    Forgets a file of ours that was loaded for a while: code costs heap. What of it still runs may
+    go on.
+    """
+    sys.modules.pop("ota." + name, None)
+    globals().pop(name, None)
+    gc.collect()
 
 
 def __getattr__(name):
+    gc.collect()
     if name == "Link":
-        from .link import Link
-
-        return Link
-    if name not in ("init", "OTA", "OTAError"):
+        from .link import Link as found
+    elif name in ("init", "OTA"):
+        from .agent import OTA as found
+    else:
         raise AttributeError(name)
-    from .agent import OTA, OTAError
-
-    return OTAError if name == "OTAError" else OTA
+    return found

@@ -7,12 +7,12 @@ is loaded when one starts. Never prints, never waits. Source: the guidance (the 
 docs/protocol.md (device rules).
 """
 
+import json
 from random import getrandbits
 
 import machine
 
-from .journal import Journal
-from .protocol import PREFIX, Command, OTAError, decode, encode, is_text
+from . import OTAError, drop
 from .stream import after, left
 
 _ACCEPTED = const(200)
@@ -91,23 +91,26 @@ class OTA:
     #: yet
     tested = True
 
-    _phase = _UNINIT
+    # what the agent is at; the platform has our version; a download ended
+    _phase = _told = _over = _UNINIT
     _up = 1
-    # the platform has our version; a download ended
-    _told = _over = False
     # packet id of the message under way; msgId of our last empty get; the sign that was begun
     # before this start, or before its URL ran out
     _pid = _get = _kept = None
-    # what is at work: Command or Journal; Upgrade or Download
-    _cmd = _job = None
-    # a function that _work() calls besides: the trial's, or that of late.py
-    _also = None
+    # what is at work: Command or Journal; Upgrade or Download; a function that _work() calls
+    # besides: the trial's, or that of late.py
+    _cmd = _job = _also = None
     _note = ""
 
     def __init__(
         self, product_key, device_name, mqtt_client, identifier=None, version="0", **settings
     ):
         identifier = identifier or device_name
+        # The one large buffer, made while the heap is in one piece: after weeks it may not be.
+        self.block = memoryview(bytearray(4096))
+
+        from .protocol import PREFIX, is_text
+
         for text in (product_key, device_name, identifier):
             if not is_text(text, "._-:@", 64):
                 raise OTAError(_ARGUMENT)
@@ -119,20 +122,22 @@ class OTA:
         self._mqtt = mqtt_client
         self._phase = _READY
         self._base = PREFIX % (product_key, identifier)
-        # The one large buffer, made while the heap is in one piece: after weeks it may not be.
-        self.block = memoryview(bytearray(4096))
+        del is_text  # it would keep its file
+        drop("protocol")
+
+        from .journal import Journal
+        from .trial import begin
+
         self._in = []
         self._out = []
         self._log = journal = Journal().load()
-
-        from .trial import begin
-
         if begin(self, journal, version):
             self._cmd = journal
             self._phase = _TRIAL
         # What to go on with, as soon as the platform tells the URL again.
         elif _WAITING <= journal.state <= _SWITCHING:
             self._kept = journal.sign
+        drop("trial")
         mqtt_client.set_callback(self._hear)
         try:
             for name in ("upgrade", "get_reply"):
@@ -146,19 +151,8 @@ class OTA:
     def __enter__(self):
         return self
 
-    def destroy(self, *_):
-        """
-        Stops a download, reports it (471), forgets all. Twice is harmless. Source: the guidance,
-        2.
-        """
-        if self._phase:
-            self.cancel(_DESTROYED)  # what does not get out now, the next start reports
-            self._in = self._out = self.block = ()
-            if self.on_message:
-                self._mqtt.set_callback(self.on_message)
-            self._phase = self._over = _UNINIT
-
-    __exit__ = destroy
+    def __exit__(self, *_):
+        self.destroy()
 
     def cancel(self, code=_CANCELLED, detail=0):
         """
@@ -185,53 +179,14 @@ class OTA:
         self._note = str(detail)
         self._end()
 
-    def report_progress(self, status, progress):
-        """
-        status: one of protocol.py's; progress: int, 0 to 100. Raises OTAError 480, 481.
-        Source: the guidance, 3.
-        """
-        if type(progress) is not int or not 0 <= progress <= 100:
-            raise OTAError(_ARGUMENT)
-        self._say(status, progress)
+    def __getattr__(self, name):  # a call that few applications make
+        from .calls import bound
 
-    def report_firmware_version(self, version=None):
-        """
-        version: str, by default the running one. Raises OTAError 480, 481. Source: the guidance,
-        4.
-        """
-        if self.tested:
-            self._tell("version", version or self.version)
+        return bound(self, name)
 
     def is_fetching(self):
         """True while a download runs. Source: the guidance, 5."""
         return _RUN <= self._phase <= _YIELD
-
-    def fetch_finish(self):
-        """True when a download ended. Source: the guidance, 6."""
-        return self._over
-
-    def fetch_yield(self, buf, timeout_s):
-        """
-        Downloads into the caller's buffer, for who wants the bytes and not the upgrade: no flash
-        is written.
-
-        buf: bytearray; timeout_s: int, for this call. Returns bytes read (> 0), 0 when none came
-        in time, -1 when the download is complete and its digest right, else -code. Raises OTAError
-        481 while poll() does the upgrade, or when there is nothing to download. Source: the
-        guidance, 7.
-        """
-        from .fetch import fetch_yield
-
-        return fetch_yield(self, buf, timeout_s)
-
-    def get_firmware_info(self, version, product_key=None, identifier=None):
-        """
-        Asks for the information of a version, also on behalf of another device; the answer goes to
-        on_info.
-
-        Returns the msgId of the request, str. Raises OTAError 480, 481. Source: the guidance, 8.
-        """
-        return self._tell("get", version, product_key, identifier)
 
     def poll(self):
         """
@@ -273,7 +228,7 @@ class OTA:
             self.tested = False
             return
         if not self._told:
-            self._send("version", {"firmwareVersion": self.version}, 1)
+            self._tell("version", self.version)
         self._ended()
         self._get = self._tell("get", "")
 
@@ -293,6 +248,8 @@ class OTA:
                 continue
             msg_id = ""
             try:
+                from .protocol import command, decode
+
                 msg_id, code, data = decode(msg)
                 if asked:
                     if msg_id != self._get:
@@ -302,35 +259,32 @@ class OTA:
                     self._get = None
                     if not data:  # 404: nothing waits for us
                         continue
-                code = self._judge(Command(msg_id, data, asked), asked)
+                code = self._judge(command(msg_id, data, asked), asked)
             except OTAError as e:
                 code = e.code
             self._send("upgrade_reply", {}, 1, msg_id, code)
+            drop("protocol")
         self._pump()
 
-    def _judge(self, command, asked):
+    def _judge(self, cmd, asked):
         # Takes a command on, or not. Returns the code to answer.
         journal = self._log
         phase = self._phase
         if phase >= _BEGIN:
-            if self._cmd.version != command.version:
+            if self._cmd.version != cmd.version:
                 return _PENDING if phase == _TRIAL else _BUSY
-            if phase == _BEGIN:
-                journal = self._cmd
             if not asked:  # so that a copy of it will not be new
-                journal.msg_id = command.msg_id
+                self._cmd.msg_id = cmd.msg_id
             return _ACCEPTED
-        if journal.code and (
-            command.msg_id == journal.msg_id or asked and command.sign == journal.sign
-        ):
+        if journal.code and (cmd.msg_id == journal.msg_id or asked and cmd.sign == journal.sign):
             return _FAILED_BEFORE
-        self._cmd = command
-        if command.sign == self._kept:
+        self._cmd = cmd
+        if cmd.sign == self._kept:
             if asked:
-                command.msg_id = journal.msg_id
+                cmd.msg_id = journal.msg_id
         else:
             self._kept = None
-            if command.silent and command.version != self.version:
+            if cmd.silent and cmd.version != self.version:
                 self._phase = _ASK
                 self.due = after(0)
                 return _LATER
@@ -344,21 +298,18 @@ class OTA:
             raise OTAError(_STATE)
         if msg_id is None:
             msg_id = str(getrandbits(30))
-        item = (name, encode(msg_id, data, code), qos)
+        message = {"msgId": msg_id, "version": "1.0", "data": data}
+        if code:
+            message["code"] = code
+        item = (name, json.dumps(message).encode(), qos)
         if code or item not in self._out:
             self._out.append(item)
         del self._out[_OUTBOX_MAX:]  # what was left out is told after the next connection
         self._pump()
         return msg_id
 
-    def _tell(self, name, version, product_key=None, identifier=None):
-        if version != "" and not is_text(version, "._-", 100):
-            raise OTAError(_ARGUMENT)
-        data = {"firmwareVersion": version}
-        if identifier:
-            data["productKey"] = product_key
-            data["identifier"] = identifier
-        return self._send(name, data, 1)
+    def _tell(self, name, version):
+        return self._send(name, {"firmwareVersion": version}, 1)
 
     def _say(self, status, progress):
         journal = self._log
@@ -430,29 +381,28 @@ class OTA:
                 self._say("downloading", progress)
         # An outcome that the platform does not have yet must not be written over.
         elif journal.state != _DONE:
-            command = self._cmd
+            cmd = self._cmd
             if phase == _ASK and late:
                 self.due = after(_ASK_MS)
                 if not self.on_silent:
-                    if journal.msg_id != command.msg_id:
-                        journal.take(command, _WAITING)
-                elif self.on_silent(command) and self._cmd:
+                    if journal.msg_id != cmd.msg_id:
+                        journal.take(cmd, _WAITING)
+                elif self.on_silent(cmd) and self._cmd:
                     self._phase = _BEGIN
             elif phase == _BEGIN:
-                if command.version == self.version:  # nothing to do
-                    journal.take(command, _DONE)
+                if cmd.version == self.version:  # nothing to do
+                    journal.take(cmd, _DONE)
                     self._tell("version", self.version)  # it may have been lost behind the broker
                     self._end()
                 else:
+                    drop("slot")
                     from .download import Upgrade
 
-                    self._job = Upgrade(self, command, journal)
-                    self._run(_RUN)
-
-    def _run(self, phase):
-        self._phase = phase
-        self._over = False
-        self._say("downloading", 0)
+                    self._job = Upgrade(self, cmd, journal)
+                    self._phase = _RUN
+                    self._cmd = journal  # it has all that is still needed
+                    self._over = False
+                    self._say("downloading", 0)
 
     def _end(self):
         # Nothing is at work any more.

@@ -1,23 +1,27 @@
 """
-One upgrade, from the first byte to the switch, in slices; loaded when the first one starts.
+One upgrade, from the first byte to the switch, in slices; loaded when one starts.
 
 Download: the body of a URL, byte after byte in order, whatever the connection does: resumes by
-Range, tries again, gives up in time, the digest running along. Upgrade: from there into the slot.
-Neither talks to the platform. `requests` opens http, on our Stream, so that headers, body and
-redirects have bounds. https waits for a certificate to check. Source: RFC 9110 (Range,
-Content-Range); docs/protocol.md, docs/hardware.md.
+Range, tries again, gives up in time, the digest running along. Slot: blocks into the slot that
+does not run (erase, write, read back). Upgrade: from one into the other. None talks to the
+platform. `requests` opens http, on our Stream, so that headers, body and redirects have bounds.
+https waits for a certificate to check. While bytes flow, nothing is allocated. Source: RFC 9110
+(Range, Content-Range); docs/protocol.md, docs/hardware.md.
 """
 
 from binascii import hexlify
 from hashlib import md5
+from struct import pack_into
 
 import requests
 
-from .protocol import OTAError
-from .slot import Slot, booting, forget, head
+from . import OTAError, drop
 from .stream import after, call, left
 
 _TOO_LARGE = const(420)
+_NO_APPLICATION = const(421)
+_OTHER_CHIP = const(422)
+_COMBINED = const(424)
 _NO_CONNECTION = const(430)
 _HTTP_STATUS = const(431)
 _STALLED = const(432)
@@ -27,7 +31,9 @@ _CERTIFICATE = const(435)
 _MEMORY = const(436)
 _TOO_SLOW = const(437)
 _DIGEST = const(440)
-_SWITCH = const(453)
+_ERASE = const(450)
+_WRITE = const(451)
+_READ_BACK = const(452)
 
 # States of the journal's record, see there.
 _FETCHING = const(2)
@@ -36,58 +42,56 @@ _SWITCHING = const(3)
 _REDIRECTS_MAX = const(3)
 _SLICE_MS = const(100)  # between two looks at MQTT
 _BLOCK = const(4096)
+_PART = const(512)  # what is read back at a time
 _UNIT = const(65536)  # bytes from one note in the journal to the next
+_IOCTL_ERASE = const(6)
 
 
 class Download:
     """
-    One file. ota: the settings tries, stall_s, total_s; command: Command; done: int, where to
-    begin. Attributes: done, bytes delivered so far; size; resumed, bool: not all of it came in
-    one piece; digest.
+    One file. ota: the settings tries, stall_s, total_s; cmd: Command; done: int, where to
+    begin. Attributes: done, bytes delivered so far; size; digest, for the caller to feed.
     """
 
-    _raw = None
-    _range = True
-    _tries = _hop = progress = 0
+    read = None
+    range = True
+    tries = _hop = _skip = progress = 0
 
-    def __init__(self, ota, command, done):
-        self._ota = ota
-        self._cmd = command
-        self._at = command.url  # or where a redirect led to
-        self.size = command.size
-        self._end = after(ota.total_s * 1000)
+    def __init__(self, ota, cmd, done):
+        self.ota = ota
+        self.url = self._at = cmd.url  # _at: or where a redirect led to
+        self.sign = cmd.sign
+        self.size = cmd.size
+        self.end = after(ota.total_s * 1000)
         self.seek(done)
 
     def seek(self, done):
         """Goes on from another position."""
         self.done = done
-        self.resumed = done > 0
         self.digest = md5()
-        self._due = after(0)  # the next try, or once connected the end of patience
+        # The next try, or once connected the end of patience, 0 = it did not begin.
+        self._due = after(0)
 
-    def readinto(self, buf, ms):
+    def readinto(self, buf, room, ms):
         """
-        Some of the body, into the beginning of buf (memoryview). ms: int, the longest wait
-        for data; a connect takes up to 5 s.
+        Some of the body, into the beginning of buf (memoryview). room: int, bytes at most; ms:
+        int, the longest wait for data; a connect takes up to 5 s.
 
         Returns int: bytes, 0 = none yet, -1 = it is complete. Raises OTAError 414, 430 to 437.
         """
-        if self.done == self.size > 0:
+        rest = self.size - self.done
+        if not rest and self.size:
             self.close()
             return -1
-        if not left(self._end):
-            raise OTAError(_TOO_SLOW)
         try:
-            if not self._raw:
+            if not self.read:
                 if not left(self._due):
-                    self._open()
+                    self.open()
                 return 0
-            if not self._sock.poll(ms):
-                return 0 if left(self._due) else self._again(_STALLED)
-            rest = self._skip or self.size - self.done
-            if rest < len(buf):
-                buf = buf[:rest]
-            n = self._raw.readinto(buf)
+            rest = min(room, self._skip or rest)
+            n = self.read(buf, rest)
+            if n is None and self.sock.poll(ms):
+                n = self.read(buf, rest)
         except OSError as e:
             return self._again(_NO_CONNECTION, e.errno)
         except OTAError:
@@ -96,50 +100,51 @@ class Download:
             return self._again(_MEMORY)
         except Exception:  # what is no HTTP, or more than this requests can do
             return self._again(_HTTP_STATUS)
-        if not n:
-            return self._again(_LENGTH)
-        self._due = after(self._ota.stall_s * 1000)
-        if self._skip:
-            self._skip -= n
-            return 0
-        self._tries = 0
-        self.done += n
-        self.digest.update(buf if n == len(buf) else buf[:n])
-        return n
-
-    def right(self):
-        """True when the digest is the command's; once."""
-        return hexlify(self.digest.digest()).decode() == self._cmd.sign
+        if n:
+            self._due = 0
+            if self._skip:
+                self._skip -= n
+                return 0
+            self.tries = 0
+            self.done += n
+            return n
+        if n is None:
+            if not self._due:
+                self._due = after(self.ota.stall_s * 1000)
+            return 0 if left(self._due) and left(self.end) else self._again(_STALLED)
+        return self._again(_LENGTH)
 
     def close(self):
-        if self._raw:
-            self._sock.close()
-            self._raw = None
+        if self.read:
+            self.sock.close()
+            self.read = None
 
     def _again(self, code, errno=0):
         # The next try, each wait longer; or the end of them. errno: or HTTP status.
         self.close()
-        self._at = self._cmd.url
+        if not left(self.end):
+            raise OTAError(_TOO_SLOW)
+        self._at = self.url
         self._hop = 0
-        self._tries += 1
-        if self._tries > self._ota.tries:
+        self.tries += 1
+        if self.tries > self.ota.tries:
             raise OTAError(code, errno)
-        self._due = after(500 << min(self._tries, 6))
+        self._due = after(500 << min(self.tries, 6))
         return 0
 
-    def _open(self):
+    def open(self):
         url = self._at
         parts = url.split("/", 3)
         if parts[0] != "http:":
             raise OTAError(_CERTIFICATE)
         done = self.done
         headers = {"Host": parts[2]}  # requests leaves the port out
-        if done:
-            self.resumed = True
-            if self._range:
-                headers["Range"] = "bytes=%d-" % done
-        response, self._sock = call(requests, requests.get, url, headers=headers)
-        self._raw = response.raw
+        if done and self.range:
+            headers["Range"] = "bytes=%d-" % done
+        response, sock = call(requests, requests.get, url, headers=headers)
+        self.sock = sock
+        # Not through response.raw: what newer ones put there allocates.
+        self.read = sock.sock.readinto
         headers = {}
         for name in response.headers:
             if name[:1] in "CLcl":  # Content-..., Location: a large dict finds no room
@@ -155,14 +160,14 @@ class Download:
             return
         whole = int(headers.get("content-length", 0))
         size = self.size
-        self._due = after(self._ota.stall_s * 1000)
+        self._due = 0
         if status == 200:
             self._skip = done  # it begins at zero: what came already comes again
         elif headers.get("content-range") == "bytes %d-%d/%d" % (done, size - 1, size):
             self._skip = whole = 0
         else:
             if status in (206, 416):  # another range: again, without one
-                self._range = False
+                self.range = False
             elif status < 500:
                 raise OTAError(_HTTP_STATUS, status)
             self._again(_HTTP_STATUS, status)
@@ -172,17 +177,100 @@ class Download:
             raise OTAError(_LENGTH)
 
 
+class Slot:
+    """
+    Writer of the slot that does not run. view: memoryview of 4 KiB, the block to fill, fill: how
+    much of it is, back: memoryview of 512 bytes, safe: how many bytes are safely in flash, size:
+    of the slot. Raises OTAError 423 (no second slot); OSError of the flash.
+    """
+
+    exact = False
+    fill = safe = 0
+
+    def __init__(self, view):
+        from .slot import other
+
+        self.view = view
+        self.back = bytearray(_PART)
+        self.cut = parts = []
+        for at in range(0, _BLOCK, _PART):
+            parts.append(view[at : at + _PART])
+        self.part, self.slot, self.size, self._chip = other()
+        drop("slot")
+
+    def put(self, n):
+        """Appends n bytes of `back` to the block; without a slice, that is an object."""
+        at = self.fill
+        if at <= _BLOCK - _PART:
+            pack_into("512s", self.view, at, self.back)
+        else:
+            for i in range(n):
+                self.view[at + i] = self.back[i]
+
+    def add(self, n):
+        """
+        Writes the block, which is not full at the end of the image: n, int bytes. Then reads it
+        back into its buffer, so that the digest can be that of what is in flash; when `exact`, it
+        is compared at once. A block that is there already is not erased.
+
+        Raises OTAError, before the first erase 421 (no application image), 422 (for another chip),
+        424 (combined image: upgrade with the application alone), then 450, 451, 452.
+        """
+        image = self.view
+        part = self.part
+        for i in range(n, _BLOCK):
+            image[i] = 0xFF
+        if not self.safe:
+            # Byte 23: a SHA-256 is appended. Without it a flipped bit could go unseen at every
+            # start.
+            if image[0] != 0xE9 or not 1 <= image[1] <= 16 or image[23] != 1:
+                raise OTAError(_NO_APPLICATION)
+            if image[32:36] != b"\x32\x54\xcd\xab":
+                raise OTAError(_COMBINED)
+            if image[12:14] != self._chip:
+                raise OTAError(_OTHER_CHIP)
+        block = self.safe // _BLOCK
+        code = _READ_BACK
+        try:
+            if not self._holds(block):
+                code = _ERASE
+                part.ioctl(_IOCTL_ERASE, block)
+                code = _WRITE
+                part.writeblocks(block, image, 0)
+                code = _READ_BACK
+                if self.exact and not self._holds(block):
+                    raise OSError
+            part.readblocks(block, image)
+        except OSError:
+            raise OTAError(code)
+        self.safe += n
+        self.fill = 0
+
+    def _holds(self, block):
+        # True when the block is in flash already.
+        back = self.back
+        at = 0
+        for part in self.cut:
+            self.part.readblocks(block, back, at)
+            if back != part:
+                return False
+            at += _PART
+        return True
+
+
 class Upgrade(Download):
     """A download into the slot. journal: Journal. Raises OTAError 423."""
 
-    def __init__(self, ota, command, journal):
-        self._slot = slot = Slot(ota.block)
-        self._log = journal
+    _inner = None
+
+    def __init__(self, ota, cmd, journal):
+        self.slot = slot = Slot(ota.block)
+        self.journal = journal
         units = 0
-        if journal.sign == command.sign and journal.slot == slot.slot:  # some of it is there
-            units = min(journal.units & 1023, command.size // _UNIT)  # never negative
-        journal.take(command, _FETCHING, slot.slot, units)
-        super().__init__(ota, command, units * _UNIT)
+        if journal.sign == cmd.sign and journal.slot == slot.slot:  # some of it is there
+            units = min(journal.units & 1023, cmd.size // _UNIT)  # never negative
+        journal.take(cmd, _FETCHING, slot.slot, units)
+        super().__init__(ota, cmd, units * _UNIT)
         self._kept = self.done
 
     def step(self):
@@ -191,50 +279,70 @@ class Upgrade(Download):
         slot is complete, its digest right. Raises OTAError, see Slot and Download, and 420 (too
         large for the slot), 440.
         """
-        slot = self._slot
+        slot = self.slot
         end = after(_SLICE_MS)
+        if self.size > slot.size:
+            raise OTAError(_TOO_LARGE)
+        if self._inner:
+            return self._inner.step(self, slot, end)
+        view = slot.view
         while left(end):
             fill = slot.fill
             if slot.safe < self._kept:
-                slot.part.readblocks(slot.safe // _BLOCK, slot.view)
+                slot.part.readblocks(slot.safe // _BLOCK, view)
                 slot.safe += _BLOCK
-                self.digest.update(slot.view)
+                self.digest.update(view)
                 continue
-            if self.size > slot.size:
-                raise OTAError(_TOO_LARGE)
-            n = self.readinto(slot.view[fill:] if fill else slot.view, _SLICE_MS)
-            if n > 0:
-                slot.add(n, self.done == self.size)
-                self.progress = slot.safe * 95 // self.size
-            elif not n:
-                break
-            elif self.right():
-                self.progress = 96
-                break
-            elif self._kept < 0 or not self.resumed:
-                raise OTAError(_DIGEST)
+            if fill:
+                if not slot.safe and fill > 20 and view[0] == 0x1F:  # gzip
+                    from .inflate import Inflate
+
+                    self._inner = Inflate(self, slot)
+                    break
+                n = self.readinto(slot.back, min(_PART, _BLOCK - fill), _SLICE_MS)
+                if n > 0:
+                    slot.put(n)
             else:
-                # It may be the fault of what was resumed: once more from zero.
-                self._kept = -1
-                slot.safe = 0
-                self.seek(0)
-            if not slot.fill and not slot.safe % _UNIT:
-                self._log.units = slot.safe // _UNIT
-                self._log.save(_FETCHING)
+                n = self.readinto(view, _BLOCK if slot.safe else _PART, _SLICE_MS)
+            if n > 0:
+                slot.fill = fill = fill + n
+                if fill == _BLOCK or self.done == self.size:
+                    slot.add(fill)
+                    self.digest.update(view if fill == _BLOCK else view[:fill])
+                    if not slot.safe % _UNIT:
+                        self.journal.save(_FETCHING, slot.safe // _UNIT)
+            else:
+                if n:
+                    self.over()
+                break
+        if self.progress < 96:
+            self.progress = slot.safe * 95 // (self.size or 1)
         return self.progress
+
+    def over(self, code=_DIGEST):
+        """
+        All bytes are there. When they are not right, once more from zero, each block compared: it
+        may be the fault of what was resumed, of the connection, or of the flash.
+        """
+        slot = self.slot
+        if code == _DIGEST and hexlify(self.digest.digest()).decode() == self.sign:
+            self.progress = 96
+        elif slot.exact > 1:
+            raise OTAError(code)
+        else:
+            slot.exact = 2
+            self._kept = slot.safe = slot.fill = self.journal.units = 0
+            self._inner = None
+            self.journal.save(_FETCHING)
+            self.seek(0)
 
     def switch(self):
         """Makes the new image the one to boot. Raises OTAError 453."""
-        slot = self._slot
-        journal = self._log
+        from .slot import build, switch
+
+        part = self.slot.part
+        journal = self.journal
         # For an image that does not tell its version, see trial.begin.
-        build = hexlify(head(slot.part)[176:184]).decode()
-        setattr(journal, "v%d" % slot.slot, build + self._cmd.version)
+        setattr(journal, "v%d" % journal.slot, build(part) + journal.version)
         journal.save(_SWITCHING)
-        try:
-            slot.part.set_boot()
-            if booting() != slot.slot:  # flash may fail silently
-                raise OSError
-        except OSError:  # or ESP-IDF's own check refuses the image
-            forget(slot.slot)  # it must not boot after that
-            raise OTAError(_SWITCH)
+        switch(part)

@@ -41,34 +41,44 @@ class Journal:
         for key in "ab":
             try:
                 buf = bytearray(_RECORD_MAX)
-                record = json.loads(buf[: NVS("ota").get_blob(key, buf)])
+                nvs = NVS("ota")
+                record = json.loads(buf[: nvs.get_blob(key, buf)])
                 if record["turn"] > self.turn:
                     for name in record:  # whoever wrote it
                         if type(record[name]) != type(getattr(Journal, name, "")):  # noqa: E721
                             raise ValueError
                     for name in record:
                         setattr(self, name, record[name])
+                    units = nvs.get_i32("units")
+                    if units >> 10 == self.turn & 1023:
+                        self.units = units & 1023
             except Exception:  # there is none, or it is not ours: a start must not fail for it
                 pass
         return self
 
-    def save(self, state):
-        """Writes the record with a new state."""
+    def save(self, state, note=None):
+        """
+        Writes the record with a new state. Or, while it stays the same, a note beside it: how far
+        a download came. That is one number, the record is many.
+        """
         self.state = state
-        self.turn += 1
         try:
             nvs = NVS("ota")
-            nvs.set_blob("ab"[self.turn & 1], json.dumps(self.__dict__))
+            if note:
+                nvs.set_i32("units", (self.turn & 1023) << 10 | note)
+            else:
+                self.turn += 1
+                nvs.set_blob("ab"[self.turn & 1], json.dumps(self.__dict__))
             nvs.commit()
         except OSError:
             pass
 
-    def take(self, command, state, slot=0, units=0):
+    def take(self, cmd, state, slot=0, units=0):
         """Begins the record of a command that is taken on, and writes it."""
         self.code = self.progress = 0
         self.slot = slot
         self.units = units
-        self.msg_id = command.msg_id
-        self.version = command.version
-        self.sign = command.sign
+        self.msg_id = cmd.msg_id
+        self.version = cmd.version
+        self.sign = cmd.sign
         self.save(state)

@@ -7,11 +7,11 @@ that lasts longer, or the next upgrade, ends all that. Source: docs/protocol.md;
 """
 
 import sys
-from binascii import hexlify
 
 import machine
 
-from .slot import booting, confirm, head, records, running
+from . import drop
+from .slot import booting, build, confirm, records, running
 from .stream import after, left
 
 _LATE = const(464)
@@ -49,7 +49,7 @@ def begin(ota, journal, here):
             lives -= 1
             journal.late -= 1
             if lives == 1:
-                journal.back = _build(other)
+                journal.back = build(other)
             journal.save(journal.state)
         for state, slot, _, _ in records():
             if lives == 1 and slot != here and state != _VALID and crash:  # it had its chance
@@ -64,7 +64,7 @@ def begin(ota, journal, here):
         if lives > 1:
             _watch(ota)
             return
-    elif lives == 1 and _build(running()) == getattr(journal, "back", ""):
+    elif lives == 1 and build(running()) == getattr(journal, "back", ""):
         # We are back. This image proved itself long ago, and the network may be away: no trial.
         for _ in (1, 2):  # flash may fail once
             try:
@@ -76,11 +76,6 @@ def begin(ota, journal, here):
         journal.code = _LATE
         journal.state = _DONE
     _forget(journal)
-
-
-def _build(part):
-    # As trial.py notes it, by the first bytes of the ELF's SHA-256.
-    return hexlify(head(part)[176:184]).decode()
 
 
 def _watch(ota):
@@ -99,6 +94,4 @@ def _calm(ota, journal):
 def _forget(journal):
     journal.late = 0
     journal.save(journal.state)
-    # Code costs heap. The package knows it, too.
-    del sys.modules["ota.late"]
-    del sys.modules["ota"].late
+    drop("late")

@@ -11,6 +11,8 @@ choices marked "ours" in docs/protocol.md.
 
 import json
 
+from . import OTAError
+
 try:
     from micropython import const
 except ImportError:  # CPython
@@ -53,6 +55,7 @@ _NO_APPLICATION = const(421)
 _OTHER_CHIP = const(422)
 _NO_SLOT = const(423)
 _COMBINED = const(424)
+_DAMAGED = const(425)
 # 43x the download
 _NO_CONNECTION = const(430)
 _HTTP_STATUS = const(431)
@@ -90,28 +93,6 @@ _ID_MAX = const(64)
 _VERSION_MAX = const(100)
 
 
-class OTAError(Exception):
-    """
-    What went wrong, as a number. code: int, 410 to 482 of the table above; detail: int, the errno
-    or the HTTP status, 0 = none.
-    """
-
-    def __init__(self, code, detail=0):
-        self.code = code
-        self.detail = detail
-
-
-def encode(msg_id, data, code=None):
-    """
-    A message as the platform expects it. msg_id: str; data: dict; code: int or None. Returns bytes
-    (JSON).
-    """
-    message = {"msgId": msg_id, "version": "1.0", "data": data}
-    if code:
-        message["code"] = code
-    return json.dumps(message).encode()
-
-
 def decode(data):
     """
     Takes a message apart. data: bytes, at most 16 KiB.
@@ -133,48 +114,49 @@ def decode(data):
     raise OTAError(_NOT_UNDERSTOOD)
 
 
-class Command:
+def command(msg_id, data, asked):
     """
     One firmware on offer, read from the `data` of an upgrade command or of an answer to get.
 
-    data: what decode() gave; asked: bool, True where policy and size may be absent. Attributes:
-    msg_id: str; version: str; url: str, http or https; sign: str, 32 hex digits; size: int bytes,
-    0 = not told; silent: bool, the device chooses when. Raises OTAError 410 (missing, wrong type
-    or range), 411 (policy), 412 (sign method), 414 (URL).
+    data: what decode() gave; asked: bool, True where policy and size may be absent. Returns an
+    object with msg_id: str; version: str; url: str, http or https; sign: str, 32 hex digits; size:
+    int bytes, 0 = not told; silent: bool, the device chooses when. Raises OTAError 410 (missing,
+    wrong type or range), 411 (policy), 412 (sign method), 414 (URL).
     """
-
-    def __init__(self, msg_id, data, asked):
-        try:
-            data = _bare(data, {"policy": "silent", "size": 0} if asked else {})
-            self.msg_id = msg_id
-            self.size = size = data["size"]
-            self.version = data["firmwareVersion"].strip()
-            self.url = data["url"].strip()
-            self.sign = sign = data["sign"].strip().lower()
-            policy = data["policy"].strip().lower()
-            method = data["signMethod"].strip().lower()
-            if not (
-                msg_id
-                and type(size) is int
-                and size >= (not asked)
-                and is_text(self.version, "._-", _VERSION_MAX)
-                and len(sign) == 32
-                and int("1" + sign, 16)  # the 1: no "0x", no "+"
-            ):
-                raise ValueError
-        except Exception:
-            raise OTAError(_NOT_UNDERSTOOD)
-        self.silent = policy == "silent"
-        if policy != "standard" and not self.silent:
-            raise OTAError(_POLICY)
-        if method != "md5":
-            raise OTAError(_SIGN_METHOD)
-        # A blank or a line's end in a URL would end the request line: header injection.
+    # Of a class without code: what is kept of it must not keep this file.
+    found = type("Command", (), {})()
+    try:
+        data = _bare(data, {"policy": "silent", "size": 0} if asked else {})
+        found.msg_id = msg_id
+        found.size = size = data["size"]
+        found.version = data["firmwareVersion"].strip()
+        found.url = data["url"].strip()
+        found.sign = sign = data["sign"].strip().lower()
+        policy = data["policy"].strip().lower()
+        method = data["signMethod"].strip().lower()
         if not (
-            is_text(self.url, "._-~:/?#[]@!$&'()*+,;=%", _URL_MAX)
-            and self.url.split("//")[0] in ("http:", "https:")
+            msg_id
+            and type(size) is int
+            and size >= (not asked)
+            and is_text(found.version, "._-", _VERSION_MAX)
+            and len(sign) == 32
+            and int("1" + sign, 16)  # the 1: no "0x", no "+"
         ):
-            raise OTAError(_URL)
+            raise ValueError
+    except Exception:
+        raise OTAError(_NOT_UNDERSTOOD)
+    found.silent = policy == "silent"
+    if policy != "standard" and not found.silent:
+        raise OTAError(_POLICY)
+    if method != "md5":
+        raise OTAError(_SIGN_METHOD)
+    # A blank or a line's end in a URL would end the request line: header injection.
+    if not (
+        is_text(found.url, "._-~:/?#[]@!$&'()*+,;=%", _URL_MAX)
+        and found.url.split("//")[0] in ("http:", "https:")
+    ):
+        raise OTAError(_URL)
+    return found
 
 
 def is_text(text, others, size):

@@ -1,30 +1,22 @@
 """
-The two slots: boot records, images, and blocks into the slot that does not run (erase, write, read
-back, switch).
+The two slots: which runs, which boots, and the boot records that decide it; loaded for a start, a
+switch, a confirmation.
 
-A slot goes by the subtype of its partition: int, 16 = ota_0. Never writes the running slot, and
-never erases its boot record by itself. Stricter with images than `set_boot`, which takes some
-without segments or hash. Source: MicroPython esp32.Partition; ESP-IDF OTA data, esp_app_format.h,
+A slot goes by the subtype of its partition: int, 16 = ota_0. Never erases the boot record of the
+running slot by itself. Source: MicroPython esp32.Partition; ESP-IDF OTA data, esp_app_format.h,
 esp_app_desc.h; docs/hardware.md.
 """
 
-from binascii import crc32
+from binascii import crc32, hexlify
 from struct import unpack
 
 from esp32 import Partition
 
-from .protocol import OTAError
+from . import OTAError
 
-_NO_APPLICATION = const(421)
-_OTHER_CHIP = const(422)
 _NO_SLOT = const(423)
-_COMBINED = const(424)
-_ERASE = const(450)
-_WRITE = const(451)
-_READ_BACK = const(452)
+_SWITCH = const(453)
 
-_BLOCK = const(4096)
-_PART = const(512)  # what is read back at a time
 _HEAD = const(208)  # bytes of an image that we look at
 _IOCTL_ERASE = const(6)
 _VALID = const(2)  # state of a boot record
@@ -88,77 +80,43 @@ def forget(slot):
             otadata.ioctl(_IOCTL_ERASE, sector)
 
 
-class Slot:
+def build(part):
+    """Which build the image in a Partition is: str, the first 8 bytes of the ELF's SHA-256."""
+    return hexlify(head(part)[176:184]).decode()
+
+
+def other():
     """
-    Writer of the slot that does not run. view: memoryview of 4 KiB, the block to fill, fill: how
-    much of it is, safe: how many bytes are safely in flash, size: of the slot. Raises OTAError
-    423 (no second slot); OSError of the flash.
+    The slot that does not run, made ready to be written: (Partition, slot int, size int bytes, the
+    chip's id in the running image).
+    Raises OTAError 423 (there is none); OSError of the flash.
     """
+    own = running()
+    here = own.info()[1]
+    try:
+        part = own.get_next_update()
+        _, slot, _, size, _, _ = part.info()
+        if slot == here:
+            raise OSError
+    except OSError:
+        raise OTAError(_NO_SLOT)
+    # No record names what is not whole: one of an earlier failure would be taken for this one's
+    # after the switch, and a second set_boot for the same slot can strand the device on a bad
+    # image (ESP-IDF up to 5.5).
+    forget(slot)
+    # Without a record of ours, the boot loader would take slot 0 when the new image failed.
+    if booting() != here:
+        confirm(own)
+    return part, slot, size, head(own)[12:14]
 
-    fill = safe = 0
 
-    def __init__(self, view):
-        self.view = view
-        self._back = bytearray(_PART)
-        self._cut = parts = []
-        for at in range(0, _BLOCK, _PART):
-            parts.append(view[at : at + _PART])
-        own = running()
-        here = own.info()[1]
-        try:
-            self.part = partition = own.get_next_update()
-            _, slot, _, self.size, _, _ = partition.info()
-            self.slot = slot
-            if slot == here:
-                raise OSError
-        except OSError:
-            raise OTAError(_NO_SLOT)
-        # No record names what is not whole: one of an earlier failure would be taken for this
-        # one's after the switch, and a second set_boot for the same slot can strand the device on
-        # a bad image (ESP-IDF up to 5.5).
-        forget(slot)
-        # Without a record of ours, the boot loader would take slot 0 when the new image failed.
-        if booting() != here:
-            confirm(own)
-
-    def add(self, n, last):
-        """
-        n: int, bytes that were put into the block; last: bool, no more will come. Writes the block
-        when it is full. Raises OTAError, before the first erase 421 (no application image), 422
-        (for another chip), 424 (combined image: upgrade with the application alone), then 450,
-        451, 452.
-        """
-        self.fill = fill = self.fill + n
-        if fill < _BLOCK and not last:
-            return
-        image = self.view
-        for i in range(fill, _BLOCK):
-            image[i] = 0xFF
-        if not self.safe:
-            # Byte 23: a SHA-256 is appended. Without it a flipped bit could go unseen at every
-            # start.
-            if image[0] != 0xE9 or not 1 <= image[1] <= 16 or image[23] != 1:
-                raise OTAError(_NO_APPLICATION)
-            if image[32:36] != b"\x32\x54\xcd\xab":
-                raise OTAError(_COMBINED)
-            if image[12:14] != head(running())[12:14]:
-                raise OTAError(_OTHER_CHIP)
-        block = self.safe // _BLOCK
-        partition = self.part
-        back = self._back
-        code = _ERASE
-        try:
-            partition.ioctl(_IOCTL_ERASE, block)
-            code = _WRITE
-            partition.writeblocks(block, image, 0)
-            code = _READ_BACK
-            at = 0
-            for part in self._cut:
-                partition.readblocks(block, back, at)
-                if back != part:
-                    raise OSError
-                at += _PART
-        except OSError:
-            raise OTAError(code)
-        self.safe += fill
-        self.fill = 0
+def switch(part):
+    """Makes the image in a Partition the one to boot. Raises OTAError 453."""
+    slot = part.info()[1]
+    try:
+        part.set_boot()
+        if booting() != slot:  # flash may fail silently
+            raise OSError
+    except OSError:  # or ESP-IDF's own check refuses the image
+        forget(slot)  # it must not boot after that
+        raise OTAError(_SWITCH)

@@ -17,7 +17,7 @@ _HEADERS_MAX = const(8192)
 _LINE_MAX = const(2048)  # of it, a line: one string, which needs a piece of heap of that length
 # the protocol's bound of one message; what is longer is read and thrown away
 _READ_MAX = const(16384)
-_PIECE = const(512)
+_PIECE = const(128)  # read at a time: MicroPython makes room for all of it first
 # to connect, and for all that the library says and reads until it is done; then for each write
 _OPEN_S = const(4)
 _PACKET_MS = const(700)  # what begins to come has to be there by then
@@ -40,19 +40,19 @@ class Stream:
     Raises OSError ETIMEDOUT, also when the stream ends too early, and what the socket raises.
     """
 
-    _sock = None
+    sock = None
     _room = _HEADERS_MAX
 
     def __getattr__(self, name):
         return getattr(socket, name)
 
     def socket(self, *_):
-        self._sock = socket.socket()
+        self.sock = socket.socket()
         return self
 
     def connect(self, arg):
         self._end = after(_OPEN_S * 1000)
-        sock = self._sock
+        sock = self.sock
         sock.settimeout(_OPEN_S)
         sock.connect(arg)
         sock.setblocking(False)
@@ -70,13 +70,8 @@ class Stream:
         read then ends within 0.7 s.
         """
         self._end = after(_PACKET_MS)
-        return self._poll.poll(ms)
-
-    def readinto(self, buf):
-        """
-        Returns as soon as there is something: int, 1 to len(buf), 0 at the end of the stream.
-        """
-        return self._some(self._sock.readinto, buf)
+        for _ in self._poll.ipoll(ms):  # poll() would make a list
+            return True
 
     def read(self, n):
         """
@@ -91,7 +86,7 @@ class Stream:
             pass
         at = 0
         while at < n:
-            part = self._some(self._sock.read, min(n - at, _PIECE))
+            part = self._some(self.sock.read, min(n - at, _PIECE))
             if not part:
                 raise OSError(ETIMEDOUT)
             end = at + len(part)
@@ -104,7 +99,7 @@ class Stream:
         """A line of the HTTP headers, whole; ValueError when they are too long."""
         line = b""
         while line[-1:] != b"\n":
-            part = self._some(self._sock.readline, _PIECE)
+            part = self._some(self.sock.readline, _PIECE)
             if not part:
                 raise OSError(ETIMEDOUT)
             line += part
@@ -115,7 +110,7 @@ class Stream:
         return b"l" + line[1:] if line[:1] == b"L" else line
 
     def write(self, data, n=None):
-        sock = self._sock
+        sock = self.sock
         sock.settimeout(_OPEN_S)
         n = n or len(data)
         if sock.write(data, n) != n:
@@ -123,8 +118,8 @@ class Stream:
         sock.setblocking(False)
 
     def close(self):
-        if self._sock:
-            self._sock.close()
+        if self.sock:
+            self.sock.close()
 
     def _some(self, read, arg):
         while left(self._end):

@@ -9,11 +9,10 @@ loader" and "Starting up".
 """
 
 import sys
-from binascii import hexlify
 
 import machine
 
-from .slot import confirm, forget, head, records, running
+from .slot import build, confirm, forget, head, records, running
 from .stream import after, left
 
 _SWITCH = const(453)
@@ -64,13 +63,9 @@ def begin(ota, journal, version):
     sys.path[:] = path
     noted = getattr(journal, "v%d" % here, "")
     # Noted for exactly this build: by the first bytes of the ELF's SHA-256.
-    if noted[:16] != hexlify(image[176:184]).decode():
+    if noted[:16] != build(running()):
         noted = ""
     ota.version = found or noted[16:] or version
-
-    # Code costs heap: what is done with goes, as soon as the last function is.
-    del sys.modules["ota.trial"]
-    del sys.modules["ota"].trial
 
     if journal.late:
         from .late import begin

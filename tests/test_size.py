@@ -27,7 +27,7 @@ def test_core_and_optional_files_are_all_of_it(capsys):
     found = lines_of(capsys.readouterr().out)
     files = {str(path.relative_to(size.ROOT)) for path in (size.ROOT / "ota").glob("*.py")}
     assert files <= set(found)
-    optional = {"ota/fetch.py", "ota/late.py"}
+    optional = set(size.OPTIONAL)
     assert found["optional files of ota/"] == sum(found[name] for name in optional) > 0
     assert found["core of ota/"] == sum(found[name] for name in files - optional)
     assert found["all of ota/"] == found["core of ota/"] + found["optional files of ota/"]

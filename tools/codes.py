@@ -73,6 +73,10 @@ _WORDS = {
         "The file is the combined image (boot loader, table and application) of a first flash.",
         "Upload the application image alone (micropython.bin, or .app-bin).",
     ),
+    "DAMAGED": (
+        "The .gz cannot be inflated: it is damaged, or its window is not the one it tells.",
+        "Pack the image anew: python -m tools image pack.",
+    ),
     "NO_CONNECTION": (
         "No connection to the file server, or it broke too often.",
         "Check that the device reaches the host and port of the URL.",

@@ -16,7 +16,8 @@ PACKAGE_MAX = 16_384  # bytes, all of ota/
 START_MAX = 3_072  # bytes, boot.py and main.py
 
 OPTIONAL = (
-    "ota/fetch.py",  # loaded by the first fetch_yield()
+    "ota/calls.py",  # loaded when the application makes such a call
+    "ota/inflate.py",  # loaded when a firmware comes as .gz
     "ota/late.py",  # loaded in the first starts after an upgrade
 )
 

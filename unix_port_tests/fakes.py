@@ -16,7 +16,7 @@ import bootrecords
 import machine
 from esp32 import NVS
 
-import ota.protocol
+import ota
 import ota.stream
 
 SIGN = "0123456789abcdef0123456789abcdef"
@@ -125,6 +125,9 @@ class _Poll:
         self._sock = sock
 
     def poll(self, ms):
+        return self.ipoll(ms)
+
+    def ipoll(self, ms):
         # Silence is what time passes in.
         sock = self._sock
         if not sock.ready():
@@ -202,8 +205,8 @@ class Socket:
         data, self._data = self._data[:n], self._data[n:]
         return data
 
-    def readinto(self, buf):
-        data = self.read(len(buf))
+    def readinto(self, buf, n):
+        data = self.read(min(n, len(buf)))
         if data is None:
             return None
         buf[: len(data)] = data
@@ -270,7 +273,7 @@ class Case(unittest.TestCase):
         """The call raises OTAError with that code."""
         try:
             call(*args, **named)
-        except ota.protocol.OTAError as e:
+        except ota.OTAError as e:
             self.assertEqual(e.code, code)
         else:
             self.fail("no OTAError %d" % code)

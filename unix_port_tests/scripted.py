@@ -3,7 +3,7 @@ What the tests of ota/stream.py share: a scripted socket, a clock that goes on w
 
 A script is a list: bytes = what the other end sends in one piece, b"" = it closes, int = it is
 silent for so many ms, an exception = the socket raises it. After its end the other end is silent
-for ever. Source: MicroPython's docs, `socket` (read, readinto, readline of a non-blocking socket:
+for ever. Source: MicroPython's docs, `socket` (read, readline of a non-blocking socket:
 None when there is nothing yet).
 """
 
@@ -65,6 +65,9 @@ class Socket:
     def poll(self, ms=None):
         if ms is None:  # select.poll()
             return self
+        return self.ipoll(ms)
+
+    def ipoll(self, ms):
         self.polls.append(ms)
         script = self.script
         if script and not isinstance(script[0], int):
@@ -117,13 +120,6 @@ class Socket:
 
     def readline(self, n):
         return self._take(n, b"\n")
-
-    def readinto(self, buf):
-        piece = self._take(len(buf))
-        if piece is None:
-            return None
-        buf[: len(piece)] = piece
-        return len(piece)
 
 
 class StreamCase(unittest.TestCase):

@@ -12,7 +12,7 @@ from fakes import END, Case, data
 from files import sign_of
 
 from ota.download import Download
-from ota.protocol import Command, OTAError
+from ota.protocol import OTAError, command
 
 BODY = bytes(range(256)) * 4
 SIZE = 1024
@@ -51,8 +51,8 @@ class DownloadCase(Case):
         ota = Settings()
         for name in settings:
             setattr(ota, name, settings[name])
-        command = Command("m1", data(sign=SIGN, size=size, url=url), True)
-        self.job = Download(ota, command, 0)
+        found = command("m1", data(sign=SIGN, size=size, url=url), True)
+        self.job = Download(ota, found, 0)
         return self.job
 
     def fetch(self, buf_size=4096, most=3000):
@@ -62,7 +62,7 @@ class DownloadCase(Case):
         for _ in range(most):
             before = self.clock.now
             try:
-                n = self.job.readinto(view, 100)
+                n = self.job.readinto(view, len(view), 100)
             except OTAError as e:
                 self.job.close()
                 return got, e
@@ -79,7 +79,6 @@ class DownloadCase(Case):
         got, end = self.fetch(buf_size)
         self.assertEqual(end, -1)
         self.assertTrue(got == BODY, got)
-        self.assertTrue(self.job.right())
         self.assertClosed()
 
     def assertFails(self, code, detail=None, connections=None):
@@ -160,20 +159,14 @@ class GoodTests(DownloadCase):
         self.net.script(head(b"206 X", b"content-RANGE: bytes 9-1023/1024"), BODY[9:], END)
         self.assertWhole()
 
-    def test_other_digest(self):
-        self.download()
-        self.net.script(OK, BODY[:-1] + b"x", END)
-        self.assertEqual(self.fetch()[1], -1)
-        self.assertFalse(self.job.right())
-
     def test_wait_is_as_long_as_told(self):
         self.download()
         self.net.script(WHOLE)
         view = memoryview(bytearray(16))
-        self.job.readinto(view, 100)
+        self.job.readinto(view, len(view), 100)
         for wait in (0, 100, 700):
             before = self.clock.now
-            self.assertEqual(self.job.readinto(view, wait), 0)
+            self.assertEqual(self.job.readinto(view, len(view), wait), 0)
             self.assertEqual(self.clock.since(before), wait)
 
 
@@ -186,7 +179,6 @@ class ResumeTests(DownloadCase):
                 self.net.script(partial(cut), BODY[cut:], END)
                 self.assertWhole()
                 self.assertIn("Range: bytes=%d-" % cut, self.lines())
-                self.assertTrue(self.job.resumed)
 
     def test_again_and_again(self):
         # More often than `tries`: each of them brings something.
@@ -204,7 +196,6 @@ class ResumeTests(DownloadCase):
         self.net.script(WHOLE, BODY, END)
         self.assertWhole()
         self.assertFalse(any(line.startswith("Range") for line in self.lines()))
-        self.assertFalse(self.job.resumed)
 
     def test_range_without_a_length(self):
         self.download()
@@ -224,7 +215,6 @@ class ResumeTests(DownloadCase):
         self.net.script(WHOLE, BODY[:100], END)
         self.net.script(WHOLE, BODY, END)
         self.assertWhole()
-        self.assertTrue(self.job.resumed)
 
     def test_whole_file_for_a_range_in_pieces(self):
         self.download()
@@ -271,10 +261,9 @@ class ResumeTests(DownloadCase):
         self.download()
         self.net.script(WHOLE, BODY[:100], END)
         view = memoryview(bytearray(100))
-        while not self.job.readinto(view, 100):
+        while not self.job.readinto(view, len(view), 100):
             pass
         self.job.close()
         self.job.seek(0)
         self.net.script(WHOLE, BODY, END)
         self.assertWhole()
-        self.assertFalse(self.job.resumed)

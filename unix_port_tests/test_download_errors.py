@@ -31,10 +31,10 @@ class ConnectionTests(DownloadCase):
         self.download()
         view = memoryview(bytearray(8))
         for seconds in (1, 2, 4, 8, 16):
-            self.job.readinto(view, 100)
+            self.job.readinto(view, len(view), 100)
             tried = len(self.net.sockets)
             self.clock.advance(seconds * 1000 - 1)
-            self.job.readinto(view, 100)
+            self.job.readinto(view, len(view), 100)
             self.assertEqual(len(self.net.sockets), tried)
             self.clock.advance(1)
 
@@ -202,7 +202,6 @@ class StrangeRequestsTests(DownloadCase):
 
     def test_is_431_after_all_tries(self):
         for attributes in (
-            {"headers": {}, "raw": Answer()},  # no readinto
             {"headers": None},
             {"headers": 7},
             {"headers": [("Content-Length", "1024")]},

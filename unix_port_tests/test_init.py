@@ -39,10 +39,6 @@ class InitTests(unittest.TestCase):
         self.assertIs(self.ota.init, self.ota.OTA)
         self.assertIs(self.ota.OTA, sys.modules["ota.agent"].OTA)
 
-    def test_error_is_that_of_the_protocol(self):
-        error = self.ota.OTAError
-        self.assertIs(error, sys.modules["ota.protocol"].OTAError)
-
     def test_names_can_be_imported(self):
         from ota import OTA, Link, OTAError, init
 

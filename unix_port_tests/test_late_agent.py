@@ -13,7 +13,7 @@ from agents import AgentCase
 from fakes import Reset, data, forget
 
 from ota.journal import Journal
-from ota.protocol import Command
+from ota.protocol import command
 
 POWER_ON = 1
 HARD = 2
@@ -124,7 +124,7 @@ class BootLoaderTests(AgentCase):
         block[: len(image)] = image
         other = boot.slot(boot.OTHER)
         other.writeblocks(0, block)
-        Journal().take(Command("m1", data(), False), 3, boot.OTHER)
+        Journal().take(command("m1", data(), False), 3, boot.OTHER)
         other.set_boot()
 
     def tearDown(self):

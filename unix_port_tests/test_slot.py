@@ -1,6 +1,6 @@
 """
-Tests of ota/slot.py: images as they should not be, blocks on their way into the slot, flash that
-fails. Boot records: test_slot_records.py.
+Tests of the class Slot of ota/download.py: images as they should not be, blocks on their way into
+the slot, flash that fails. Boot records: test_slot_records.py.
 
 The device is fresh: ota_0 runs, ota_1 is free. Source of the expected values: ESP-IDF
 esp_app_format.h; the codes in docs/protocol.md.
@@ -13,6 +13,7 @@ import images
 import micropython
 from esp32 import Partition
 
+import ota.download
 import ota.slot
 from ota.protocol import OTAError
 
@@ -37,7 +38,7 @@ def put(writer, data):
         n = min(len(writer.view) - writer.fill, len(data) - at)
         writer.view[writer.fill : writer.fill + n] = data[at : at + n]
         at += n
-        writer.add(n, at == len(data))
+        writer.add(n)
 
 
 class Watched:
@@ -64,7 +65,7 @@ class Watched:
             raise OSError(-24577)
         self._partition.writeblocks(block, buf, offset)
 
-    def readblocks(self, block, buf, offset):
+    def readblocks(self, block, buf, offset=0):
         if self._fails == "read":
             raise OSError(-24578)
         self._partition.readblocks(block, buf, offset)
@@ -77,7 +78,7 @@ class Watched:
 class SlotCase(unittest.TestCase):
     def setUp(self):
         self._records = boot.read()
-        self.writer = slot.Slot(memoryview(bytearray(4096)))
+        self.writer = ota.download.Slot(memoryview(bytearray(_BLOCK)))
         self.partition = self.writer.part
 
     def tearDown(self):
@@ -149,15 +150,6 @@ class CheckTests(SlotCase):
             code, erases, _ = self.refused(images.head(segments=segments))
             self.assertEqual((code, erases), (None, 1), segments)
 
-    def test_nothing_is_erased_before_a_block_is_full(self):
-        writer = self.again()
-        watched = writer.part
-        writer.view[:] = images.application(_BLOCK)
-        writer.add(_BLOCK - 1, False)
-        self.assertEqual((watched.erases, watched.writes, writer.safe), (0, 0, 0))
-        writer.add(1, False)
-        self.assertEqual((watched.erases, watched.writes, writer.safe), (1, 1, _BLOCK))
-
     def test_refused_image_leaves_what_was_there(self):
         put(self.writer, images.application(version=b"kept"))
         self.refused(images.head(chip=9))
@@ -196,12 +188,57 @@ class WriteTests(SlotCase):
     def test_counts_after_each_block(self):
         writer = self.writer
         writer.view[:] = images.application(_BLOCK)
-        writer.add(1000, False)
-        self.assertEqual((writer.fill, writer.safe), (1000, 0))
-        writer.add(_BLOCK - 1000, False)
+        writer.fill = 1000
+        writer.add(_BLOCK)
         self.assertEqual((writer.fill, writer.safe), (0, _BLOCK))
-        writer.add(900, True)
+        writer.add(900)
         self.assertEqual((writer.fill, writer.safe), (0, _BLOCK + 900))
+
+    def test_pieces_are_put_behind_each_other(self):
+        # Everywhere in the block, also where a whole piece would reach past its end.
+        writer = self.writer
+        want = bytearray(i * 7 & 255 for i in range(_BLOCK))
+        for sizes in ((512,) * 8, (1, 511, 512, 440, 512), (500,) * 8 + (96,), (37,) * 110):
+            writer.view[:] = bytes(_BLOCK)
+            writer.fill = 0
+            for n in sizes:
+                writer.back[:n] = want[writer.fill : writer.fill + n]
+                writer.put(n)
+                writer.fill += n
+            fill = writer.fill
+            self.assertEqual(writer.view[:fill], want[:fill], sizes)
+
+    def test_what_is_there_already_is_not_erased(self):
+        image = images.application(2 * _BLOCK + 160)
+        put(self.writer, image)
+        writer = self.again()
+        put(writer, image)
+        self.assertEqual((writer.part.erases, writer.part.writes, writer.safe), (0, 0, len(image)))
+
+    def test_one_bit_that_differs_costs_one_erase(self):
+        image = images.application(2 * _BLOCK)
+        for at in (_BLOCK, _BLOCK + 511, 2 * _BLOCK - 1):
+            put(self.again(), image)
+            other = bytearray(image)
+            other[at] ^= 1
+            writer = self.again()
+            put(writer, other)
+            self.assertEqual((writer.part.erases, writer.part.writes), (1, 1), at)
+            self.assertTrue(self.holds(other), at)
+
+    def test_buffer_holds_what_is_in_flash(self):
+        # So that the digest is that of the flash, whatever was meant to be written.
+        for exact in (0, 1):
+            image = images.application(_BLOCK)
+            writer = self.again(flip=77)
+            writer.view[:] = image
+            if not exact:
+                writer.add(_BLOCK)
+                self.assertEqual(writer.view[77], image[77] ^ 0x10)
+            writer.exact = exact
+            writer.safe = 0
+            writer.view[:] = image
+            self.assertEqual(code_of(writer.add, _BLOCK), 452 if exact else None)
 
     def test_last_piece_that_fills_the_block(self):
         put(self.again(), images.application(_BLOCK))
@@ -231,9 +268,12 @@ class FaultTests(SlotCase):
 
     def failed(self, at=0, **faults):
         # (code, bytes that count as written) when the flash fails from block `at` on.
+        for block in (0, 1):  # what is there already would not be written
+            self.partition.ioctl(6, block)
         writer = self.again()
         put(writer, memoryview(self.image)[: at * _BLOCK])
         writer = self.again(at * _BLOCK, **faults)
+        writer.exact = 1
         return code_of(put, writer, memoryview(self.image)[at * _BLOCK :]), writer.safe
 
     def test_operation_that_fails(self):
@@ -251,7 +291,7 @@ class FaultTests(SlotCase):
 
     def test_block_past_the_end_of_the_slot(self):
         self.writer.safe = self.writer.size
-        self.assertEqual(code_of(self.writer.add, _BLOCK, False), 450)
+        self.assertEqual(code_of(self.writer.add, _BLOCK), 452)
 
     def test_code_of_the_flash_chip_itself(self):
         try:
@@ -266,10 +306,11 @@ class FaultTests(SlotCase):
             (1, "skip", 452),
         ):
             writer = self.again()
+            writer.exact = 1
             writer.view[:] = memoryview(self.image)[:_BLOCK]
             simulator.fault(k, kind)
             try:
-                self.assertEqual(code_of(writer.add, _BLOCK, False), code, (k, kind))
+                self.assertEqual(code_of(writer.add, _BLOCK), code, (k, kind))
             finally:
                 simulator.disarm()
 
@@ -288,7 +329,7 @@ class Silent:
         for i in range(_BLOCK):
             kept[i] = buf[i]
 
-    def readblocks(self, block, buf, offset):
+    def readblocks(self, block, buf, offset=0):
         kept = self._kept
         for i in range(len(buf)):
             buf[i] = kept[offset + i]
@@ -302,8 +343,8 @@ class HeapTests(SlotCase):
         add = writer.add
         micropython.heap_lock()
         try:
-            add(_BLOCK, False)
-            add(100, True)
+            add(_BLOCK)
+            add(100)
         finally:
             micropython.heap_unlock()
         self.assertEqual(writer.safe, 2 * _BLOCK + 100)

@@ -12,6 +12,7 @@ import bootrecords as boot
 import images
 from esp32 import Partition
 
+import ota.download
 import ota.slot
 from ota.protocol import OTAError
 
@@ -106,10 +107,10 @@ class RecordTests(RecordCase):
 
     def test_record_that_set_boot_wrote(self):
         boot.write((1, boot.VALID), boot.BLANK)
-        writer = slot.Slot(memoryview(bytearray(4096)))
+        writer = ota.download.Slot(memoryview(bytearray(4096)))
         writer.view[:640] = images.application(640)
-        writer.add(640, True)
-        writer.part.set_boot()
+        writer.add(640)
+        slot.switch(writer.part)
         self.assertEqual(self.found(), [(boot.VALID, boot.HERE, 0), (boot.NEW, boot.OTHER, 1)])
 
     def test_partition_of_a_record_is_where_it_lies(self):
@@ -122,10 +123,15 @@ class RecordTests(RecordCase):
 
 class OpenTests(RecordCase):
     def test_slot_that_does_not_run(self):
-        writer = slot.Slot(memoryview(bytearray(4096)))
-        self.assertEqual(writer.slot, boot.OTHER)
-        self.assertEqual(writer.part.info()[1], boot.OTHER)
-        self.assertEqual(writer.size, 0x180000)
+        part, number, size, chip = slot.other()
+        self.assertEqual(number, boot.OTHER)
+        self.assertEqual(part.info()[1], boot.OTHER)
+        self.assertEqual(size, 0x180000)
+        self.assertEqual(chip, b"\0\0")
+
+    def test_writer_of_it_begins_empty(self):
+        writer = ota.download.Slot(memoryview(bytearray(4096)))
+        self.assertEqual((writer.slot, writer.size), (boot.OTHER, 0x180000))
         self.assertEqual((writer.fill, writer.safe, len(writer.view)), (0, 0, 4096))
 
     def test_no_second_slot(self):
@@ -134,7 +140,7 @@ class OpenTests(RecordCase):
             single = Single(real, raises)
             slot.running = lambda: single  # noqa: B023 (called in this round)
             try:
-                slot.Slot(memoryview(bytearray(4096)))
+                slot.other()
                 self.fail("no error")
             except OTAError as e:
                 self.assertEqual(e.code, 423, raises)
@@ -146,7 +152,7 @@ class OpenTests(RecordCase):
 
         slot.records = lambda: [(boot.ABORTED, boot.OTHER, Worn(), 1)]
         with self.assertRaises(OSError):
-            slot.Slot(memoryview(bytearray(4096)))
+            slot.other()
 
     def test_which_records_go(self):
         valid = (1, boot.VALID)
@@ -170,18 +176,18 @@ class OpenTests(RecordCase):
             ((boot.BLANK, boot.BLANK), [gone, gone]),
         ):
             boot.write(*records)
-            slot.Slot(memoryview(bytearray(4096)))
+            slot.other()
             self.assertEqual(boot.states(), expected, records)
 
     def test_running_record_stays_whatever_boots(self):
         for state in (boot.NEW, boot.PENDING_VERIFY, boot.VALID, boot.UNDEFINED):
             for other in ((4, boot.VALID), (4, boot.ABORTED), (2, boot.VALID)):
                 boot.write(other, (3, state))
-                slot.Slot(memoryview(bytearray(4096)))
+                slot.other()
                 self.assertEqual(boot.states()[1], (3, state), (state, other))
 
     def test_torn_record_stays(self):
         torn = boot.entry(2, boot.ABORTED, crc=0x4743989A)
         boot.write((1, boot.VALID), torn)
-        slot.Slot(memoryview(bytearray(4096)))
+        slot.other()
         self.assertEqual(boot.read()[1], torn)

@@ -4,7 +4,6 @@ Tests of ota/agent.py: downloads that are cancelled, run out of memory, or whose
 Source of the expected values: "Messages", "Device rules" and codes in docs/protocol.md.
 """
 
-import sys
 import unittest
 
 import bootrecords
@@ -13,6 +12,8 @@ from agents import AgentCase
 from fakes import END, Reset, data, forget
 from files import File, Image
 
+import ota.download
+from ota.agent import OTA
 from ota.journal import Journal
 
 _BLOCK = 4096
@@ -149,9 +150,12 @@ class MemoryTests(StopCase):
 
     def test_no_room_for_the_download_is_436(self):
         self.ready()
-        self.agent._run = self.fail
-        self.command()
-        self.poll(4)
+        fail, ota.download.Upgrade = ota.download.Upgrade, self.fail
+        try:
+            self.command()
+            self.poll(4)
+        finally:
+            ota.download.Upgrade = fail
         self.assertEqual(self.progress(), [("failed", 0, 436)])
         self.assertFalse(self.agent.is_fetching())
 
@@ -163,26 +167,25 @@ class MemoryTests(StopCase):
         self.assertTrue(self.net.sockets[-1].closed)
 
     def test_no_room_after_the_switch_is_no_failure(self):
-        module = sys.modules["ota.agent"]
-        encode = module.encode
+        say = OTA._say
 
-        def short(msg_id, data, code=None):
-            if data.get("status") == "burning":
+        def short(agent, status, progress):
+            if status == "burning":
                 raise MemoryError
-            return encode(msg_id, data, code)
+            say(agent, status, progress)
 
         file = Image(bytes(images.application(640)))
         self.ready()
         self.serve(file.row(0) + file.row(512))
         self.command(sign=file.sign, size=640)
-        module.encode = short
+        OTA._say = short
         try:
             self.poll(3)
             self.assertEqual(self.progress()[-1], ("verifying", 96, None))
             with self.assertRaises(Reset):
                 self.poll(2)
         finally:
-            module.encode = encode
+            OTA._say = say
         found = Journal().load()
         self.assertEqual((found.state, found.code), (3, 0))
 
@@ -200,10 +203,10 @@ class MemoryTests(StopCase):
 
     def test_next_command_is_taken(self):
         self.ready()
-        start, self.agent._run = self.agent._run, self.fail
+        start, ota.download.Upgrade = ota.download.Upgrade, self.fail
         self.command()
         self.poll(4)
-        self.agent._run = start
+        ota.download.Upgrade = start
         self.net.script(b"HTTP/1.0 200 OK\r\n\r\n")
         self.command("m2")
         self.poll(4)

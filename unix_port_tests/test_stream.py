@@ -123,23 +123,6 @@ class ReadyTests(StreamCase):
 
 
 class ReadTests(StreamCase):
-    def test_readinto_takes_what_is_there(self):
-        for script, expected in (
-            ([b"abc"], b"abc"),
-            ([100, b"abc"], b"abc"),
-            ([b"abcdefgh"], b"abcdef"),
-            ([b"a", b"b"], b"a"),
-            ([b""], b""),
-        ):
-            _, one = self.connected(*script)
-            buf = bytearray(6)
-            n = one.readinto(buf)
-            self.assertEqual(bytes(buf[:n]), expected, script)
-
-    def test_readinto_of_a_silent_one(self):
-        _, one = self.connected()
-        self.assertTrue(self.fails(ETIMEDOUT, one.readinto, bytearray(6)))
-
     def test_read_puts_the_pieces_together(self):
         for script in ([b"abcde"], [b"ab", b"c", b"de"], [50, b"a", 50, 50, b"bcd", 1, b"efgh"]):
             _, one = self.connected(*script)
@@ -172,7 +155,7 @@ class ReadTests(StreamCase):
         self.assertTrue(self.fails(ETIMEDOUT, one.read, 512 * 2000))
 
     def test_what_the_socket_raises(self):
-        for name, argument in (("read", 5), ("readline", None), ("readinto", bytearray(5))):
+        for name, argument in (("read", 5), ("readline", None)):
             _, one = self.connected(OSError(ECONNRESET))
             arguments = () if argument is None else (argument,)
             self.assertTrue(self.fails(ECONNRESET, getattr(one, name), *arguments), name)

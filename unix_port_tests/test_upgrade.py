@@ -14,7 +14,7 @@ from test_download import Settings
 
 from ota.download import Upgrade
 from ota.journal import Journal
-from ota.protocol import Command, OTAError
+from ota.protocol import OTAError, command
 
 _BLOCK = 4096
 _UNIT = 65536
@@ -25,6 +25,34 @@ def other():
     return Partition(Partition.RUNNING).get_next_update()
 
 
+class Watched:
+    """
+    The Partition of a slot that counts, and does not take the writes of block `skip` (int): the
+    first time, or always.
+    """
+
+    def __init__(self, slot, skip=None, always=False):
+        self._part = slot.part
+        self._skip = skip
+        self._always = always
+        self.erases = self.writes = 0
+        slot.part = self
+
+    def ioctl(self, op, block):
+        self.erases += 1
+        return self._part.ioctl(op, block)
+
+    def writeblocks(self, block, buf, offset):
+        self.writes += 1
+        if block != self._skip:
+            self._part.writeblocks(block, buf, offset)
+        elif not self._always:
+            self._skip = None
+
+    def readblocks(self, block, buf, offset=0):
+        self._part.readblocks(block, buf, offset)
+
+
 class UpgradeCase(Case):
     def begin(self, file, size=-1, sign=None, version="2.0", **settings):
         # As the agent does it. size: by default that of the file.
@@ -33,7 +61,7 @@ class UpgradeCase(Case):
         for name in settings:
             setattr(ota, name, settings[name])
         body = data(version, sign or file.sign, size=file.size if size == -1 else size)
-        self.command = Command("m1", body, True)
+        self.command = command("m1", body, True)
         self.journal = Journal().load()
         self.job = Upgrade(ota, self.command, self.journal)
         return self.job
@@ -162,12 +190,33 @@ class SlotTests(UpgradeCase):
 
 
 class DigestTests(UpgradeCase):
-    def test_other_digest_is_440_at_once(self):
+    def test_other_digest_is_440_after_a_second_round(self):
         file = File(5000)
         self.begin(file, sign="0" * 32)
         self.serve(file)
+        self.serve(file)
         self.assertFails(440)
-        self.assertEqual(len(self.net.sockets), 1)
+        self.assertEqual(self.ranges(), [0, 0])
+
+    def test_second_round_mends_what_the_flash_did_not_take(self):
+        file = File(9000, 5)
+        self.begin(file)
+        self.serve(file)
+        self.serve(file)
+        kept = Watched(self.job.slot, skip=1)
+        self.run_job()
+        self.assertEqual(self.ranges(), [0, 0])
+        self.assertEqual((kept.erases, kept.writes), (4, 4))  # the three, and the one again
+        self.assertInSlot(file)
+
+    def test_second_round_names_the_flash_that_does_not_take_it(self):
+        file = File(9000, 6)
+        self.begin(file)
+        self.serve(file)
+        self.serve(file)
+        Watched(self.job.slot, skip=1, always=True)
+        self.assertFails(452)
+        self.assertEqual(self.ranges(), [0, 0])
 
     def test_after_a_resume_it_begins_anew(self):
         file = File(9000)

@@ -8,6 +8,7 @@ A restart of the device is an exception here.
 import os
 import sys
 import unittest
+from binascii import hexlify
 
 import bootrecords as boot
 import images
@@ -102,12 +103,15 @@ class TrialCase(unittest.TestCase):
                 pass
 
     def load(self):
-        # begin() drops its own module, so each start has another one.
+        # The agent drops it, so each start has another one.
+        self.unload()
+
         import ota.trial
 
         trial = ota.trial
         trial.machine = self.machine
         trial.head = lambda partition: self.running
+        trial.build = lambda partition: hexlify(self.running[176:184]).decode()
         self.trial = trial
 
     def unload(self):

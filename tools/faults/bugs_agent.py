@@ -62,8 +62,8 @@ AGENT = (
     Bug(
         "a copy of a command that failed is taken again",
         "ota/agent.py",
-        "            command.msg_id == journal.msg_id or asked and ",
-        "            asked and ",
+        "(cmd.msg_id == journal.msg_id or asked and ",
+        "(asked and ",
         ("broker/scripted/retained/bad/2",),
     ),
     Bug(

@@ -5,23 +5,23 @@ from .bug import Bug
 UPGRADE = (
     Bug(
         "what was written is not read back",
-        "ota/slot.py",
-        "if back != part:",
-        "if len(back) != len(part):",
+        "ota/download.py",
+        "            part.readblocks(block, image)\n",
+        "",
         ("flash/0/54/skip", "flash/0/62/skip", "flash/0/80/skip"),
     ),
     Bug(
         "only the first block is erased before it is written",
-        "ota/slot.py",
-        "            partition.ioctl(_IOCTL_ERASE, block)\n",
-        "            if not block:\n                partition.ioctl(_IOCTL_ERASE, block)\n",
+        "ota/download.py",
+        "                part.ioctl(_IOCTL_ERASE, block)\n",
+        "                if not block:\n                    part.ioctl(_IOCTL_ERASE, block)\n",
         ("cut/1/0/before",),
     ),
     Bug(
         "each block is erased twice",
-        "ota/slot.py",
-        "            partition.ioctl(_IOCTL_ERASE, block)\n",
-        "            for _ in (1, 2):\n                partition.ioctl(_IOCTL_ERASE, block)\n",
+        "ota/download.py",
+        "                part.ioctl(_IOCTL_ERASE, block)\n",
+        "                for _ in (1, 2):\n                    part.ioctl(_IOCTL_ERASE, block)\n",
         ("soak/20",),
     ),
     Bug(
@@ -33,7 +33,7 @@ UPGRADE = (
     ),
     Bug(
         "a file that is no image is written",
-        "ota/slot.py",
+        "ota/download.py",
         "                raise OTAError(_NO_APPLICATION)\n",
         "                pass\n",
         ("http/0/small/a blank line too many",),
@@ -46,10 +46,10 @@ UPGRADE = (
         ("cut/0/350/before", "cut/0/345/before", "cut/0/355/before"),
     ),
     Bug(
-        "the digest is only compared after a resume",
+        "the digest is not compared",
         "ota/download.py",
-        "            elif self.right():\n",
-        "            elif self.right() or not self.resumed:\n",
+        "if code == _DIGEST and hexlify(self.digest.digest()).decode() == self.sign:",
+        "if code == _DIGEST:",
         ("http/0/small/other last bit",),
     ),
     Bug(
@@ -74,10 +74,10 @@ UPGRADE = (
         ("http/0/small/long file", "http/0/small/short file"),
     ),
     Bug(
-        "a wrong digest behind a resume is final",
+        "a wrong digest is final at once, also behind a resume",
         "ota/download.py",
-        "            elif self._kept < 0 or not self.resumed:\n",
-        "            elif self.position:\n",
+        "elif slot.exact > 1:",
+        "elif self.size:",
         ("http/0/units/206, body of another range",),
     ),
     Bug(
@@ -90,14 +90,14 @@ UPGRADE = (
     Bug(
         "tries are not counted",
         "ota/download.py",
-        "        self._tries += 1\n",
+        "        self.tries += 1\n",
         "",
         ("http/0/small/reset before the status",),
     ),
     Bug(
         "a connection that stalls is never given up",
         "ota/download.py",
-        "return 0 if left(self._due) else self._again(_STALLED)",
+        "return 0 if left(self._due) and left(self.end) else self._again(_STALLED)",
         "return 0",
         ("http/0/small/silent in the body once",),
     ),
@@ -125,7 +125,7 @@ UPGRADE = (
     Bug(
         "a URL of any scheme is accepted",
         "ota/protocol.py",
-        '            and self.url.split("//")[0] in ("http:", "https:")\n',
+        '        and found.url.split("//")[0] in ("http:", "https:")\n',
         "",
         ("hostile/hand/url-ftp", "hostile/hand/url-file"),
     ),
