@@ -2,11 +2,11 @@
 The wire: topics, messages, statuses and codes. ONE table of each; change them here to speak to
 another platform.
 
-Never does any I/O and imports nothing of ours, so that the host side (tools/) reads the same
-tables. A name with a leading underscore stays out of the .mpy: MicroPython folds it in, CPython
-reads it. Each file of ota/ repeats the few that it needs; tests/test_codes.py holds every copy to
-this table. Causes and cures in words: tools/codes.py. Source: the device end guidance, and the
-choices marked "ours" in docs/protocol.md.
+Never does any I/O and imports nothing of ours but the error, so that the host side (tools/) reads
+the same tables. A name with a leading underscore stays out of the .mpy: MicroPython folds it in,
+CPython reads it. Each file of ota/ repeats the few that it needs; tests/test_codes.py holds every
+copy to this table. Causes and cures in words: tools/codes.py. Source: the device end guidance, and
+the choices marked "ours" in docs/protocol.md.
 """
 
 import json

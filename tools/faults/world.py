@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ota import protocol
 from tools.device.device import Device
 from tools.device.net import Relay
 from tools.device.port.flash import Flash
@@ -208,7 +207,7 @@ class World:
 
 def command(msg_id: str, data: dict) -> str:
     """An upgrade command's text."""
-    return protocol.encode(msg_id, data).decode()
+    return wire.write(msg_id, data).decode()
 
 
 _loops: list[asyncio.AbstractEventLoop] = []

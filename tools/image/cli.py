@@ -1,11 +1,13 @@
-"""python -m tools image: build and inspect firmware images."""
+"""python -m tools image: build, pack and inspect firmware images."""
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 from .firmware import SIZE, firmware
 from .look import look
+from .pack import WINDOW, WINDOWS, Packed, is_packed, pack_file, told, unpack
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -22,7 +24,26 @@ def _module(text: str) -> tuple[str, Path | None]:
     return name.replace(".", "/"), Path(file) if file else None
 
 
+def _pack(args: argparse.Namespace) -> int:
+    target = args.output or args.path.with_name(args.path.name + ".gz")
+    packed = pack_file(args.path, target, WINDOWS[args.window], args.force)
+    saved = 1 - packed.size / packed.inflated
+    print(f"{target}: {packed.size:,} bytes of {packed.inflated:,}, {saved:.1%} saved")
+    _tell(packed)
+    return 0
+
+
+def _tell(packed: Packed) -> None:
+    note = "" if packed.told else " (not told: the largest one is taken)"
+    print(f"window   {1 << packed.window:,} bytes{note}")
+    print(f"heap     {packed.heap:,} bytes more than a plain image, on the device")
+    print(f"MD5      {packed.md5}")
+
+
 def _inspect(args: argparse.Namespace) -> int:
+    data = args.path.read_bytes()
+    if is_packed(data):
+        return _inspect_packed(args.path, data)
     image = look(args.path)
     print(f"{args.path}: {image.problem or 'valid'}")
     print(f"chip     {image.chip or 'unknown'}")
@@ -34,6 +55,17 @@ def _inspect(args: argparse.Namespace) -> int:
     if image.frozen:
         print(f"frozen   {' '.join(image.frozen)}")
     return 1 if image.problem else 0
+
+
+def _inspect_packed(path: Path, data: bytes) -> int:
+    packed = told(data)
+    print(f"{path}: a .gz of {packed.size:,} bytes")
+    _tell(packed)
+    print("inside:")
+    with tempfile.TemporaryDirectory() as folder:
+        inside = Path(folder, path.stem)
+        inside.write_bytes(unpack(data))
+        return _inspect(argparse.Namespace(path=inside))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +88,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=FILE",
         help="freeze one more module, or another one; NAME= leaves it out",
     )
+    command = commands.add_parser("pack", help="write an image as .gz, which a device inflates")
+    command.set_defaults(run=_pack)
+    command.add_argument("path", type=Path, metavar="FILE", help="the application image")
+    command.add_argument("-o", "--output", type=Path, help="default: FILE.gz")
+    command.add_argument(
+        "--window",
+        choices=WINDOWS,
+        default=WINDOW,
+        help="of the inflater, in the device's heap (default: %(default)s); larger saves more",
+    )
+    command.add_argument("--force", action="store_true", help="write over a file that is there")
     command = commands.add_parser(
         "inspect", help="what a file is, exit status 1 when it is no good image"
     )

@@ -56,9 +56,9 @@ def read(payload: bytes) -> tuple[str, int | None, dict]:
     return msg_id, code, {key.strip(): value for key, value in data.items()}
 
 
-def write(msg_id: str, data: dict) -> str:
-    """A command, or an answer to get."""
-    return protocol.encode(msg_id, data)
+def write(msg_id: str, data: dict) -> bytes:
+    """A command, or an answer to get, in the envelope of all messages."""
+    return json.dumps({"msgId": msg_id, "version": "1.0", "data": data}).encode()
 
 
 def not_existed(msg_id: str, version: str) -> str:

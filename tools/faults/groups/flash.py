@@ -123,19 +123,19 @@ def _stuck_at(one: Operation, scene: Scene, number: int) -> int:
 
 
 def _in_slot(one: Operation, scene: Scene, kind: str, number: int) -> set:
-    # What the upgrade comes to.
-    wanted = _image_in(one, scene, NEW)
+    # What the upgrade comes to. What the flash does wrong once, the second round mends.
     if kind == "error":
         return {_ERASE if one.erase else _WRITE}
-    if kind == "skip":
-        before = scene.flash()[one.address : one.address + one.length]
-        if not one.erase:
-            before = b"\xff" * one.length
-        left = bytes(old & new for old, new in zip(before, wanted, strict=True))
-        hurt = (left if one.erase else before) != wanted
-    else:
-        hurt = kind != "stuck" or _bit(wanted, number) != _stuck_at(one, scene, number)
-    return {_READ_BACK if hurt else SUCCEEDED}
+    if kind == "stuck":
+        return _on_stuck_bit(one, scene, number, NEW)
+    return {_READ_BACK if kind == "unread" else SUCCEEDED}
+
+
+def _on_stuck_bit(one: Operation, scene: Scene, number: int, version: str) -> set:
+    # Behind the end of the image it does not matter.
+    inside = number // 8 < len(image(version)) - (one.address - PLACES[scene.other])
+    hurt = _bit(_image_in(one, scene, version), number) != _stuck_at(one, scene, number)
+    return {_READ_BACK if inside and hurt else SUCCEEDED}
 
 
 def _in_records(one: Operation, scene: Scene, kind: str) -> set:
@@ -163,8 +163,7 @@ def _later(one: Operation, scene: Scene, number: int, what: object) -> set:
         return _ANY
     if one.place == "nvs" or what == SUCCEEDED:  # it goes to the other slot
         return {SUCCEEDED}
-    hurt = _bit(_image_in(one, scene, LATER), number) != _stuck_at(one, scene, number)
-    return {_READ_BACK if hurt else SUCCEEDED}
+    return _on_stuck_bit(one, scene, number, LATER)
 
 
 def _restart(world: World, forgive: bool = False) -> None:

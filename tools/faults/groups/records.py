@@ -88,6 +88,12 @@ def _hurt(flash: Flash, label: str, start: str, kind: str) -> None:
             for turn, key in enumerate("ab", 1):
                 record = _OTHER | _OTHERS["other-told"] | {"turn": turn, "slot": 17}
                 nvs.set_blob(key, json.dumps(record).encode())
+        for key in "ab":
+            try:
+                nvs.get_blob(key, bytearray(1000))
+            except OSError:  # the first upgrade of all: as if there had been one before
+                record = _OTHER | _OTHERS["other-told"] | {"turn": 0}
+                nvs.set_blob(key, json.dumps(record).encode())
         for key in "ab" if kind == "both" else kind:
             nvs.erase_key(key)
         return

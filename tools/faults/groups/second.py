@@ -17,7 +17,7 @@ _KINDS = ("before", "random", "after")
 _DRY_RUNS = 5  # beside each other
 _FEW = 12  # first cuts, for a sample
 _SAMPLE = 150  # pairs with the second cut in the slot, and as many with both there
-_SOON = 80  # operations: fewer than it takes to write the slot again
+_SOON = 80  # operations from the first cut to the second
 
 # By what a name ends with.
 _ENDS = {
@@ -67,8 +67,13 @@ def _cases(most: int | None = None) -> list[str]:
             (in_slot if _in_slot(one) else names).append(_name(number, k, one.k, end))
     draw = _draw("slot")
     names += draw.sample(in_slot, min(_SAMPLE, len(in_slot)))
-    both = draw.sample([(number, one.k) for number, one in starts if _in_slot(one)], _SAMPLE)
-    return names + [_name(number, k, k + draw.randint(1, _SOON), "succeeds") for number, k in both]
+    both = draw.sample([(number, one) for number, one in starts if _in_slot(one)], _SAMPLE)
+    for number, first in both:
+        # What was written stays, so what the first run still had to write is what is left.
+        left = sum(_in_slot(one) and one.k >= first.k for one in operations(SCENES[number]))
+        second = first.k + draw.randint(1, min(left, _SOON))
+        names.append(_name(number, first.k, second, "succeeds"))
+    return names
 
 
 def _run(name: str, folder: Path) -> None:

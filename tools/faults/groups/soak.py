@@ -1,6 +1,6 @@
 """
 So many upgrades in a row on one device, each one told once; the heap at rest does not grow, and
-each sector of the slot is erased once.
+each sector of the slot is erased once at most: what is there already stays.
 """
 
 from collections import Counter, defaultdict
@@ -44,7 +44,7 @@ def _run(name: str, folder: Path) -> int:
             erased = erases.new()
             written = Counter(range(PLACES[slot], PLACES[slot] + size, _SECTOR))
             in_slots = Counter({at: n for at, n in erased.items() if at >= PLACES["ota_0"]})
-            need(in_slots == written, f"upgrade {number} erased {in_slots}", world)
+            need(in_slots and in_slots <= written, f"upgrade {number} erased {in_slots}", world)
             for at, count in (erased - in_slots).items():
                 worn[_label(at)] += count
         check.end(world)
