@@ -10,14 +10,16 @@ READY := $(VENV)/.ready
 RUNNER = $(PY) -m tools.mpytest --port "$(PORT)"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libraries mosquitto lint test test-device size demo faults docs clean
+.PHONY: help venv libraries mosquitto nginx lint test test-device bench size demo faults docs clean
 
 define HELP
 make venv         the environment alone: .venv, MicroPython, its libraries
 make mosquitto    the broker that a part of the tests talks to: installs it, as root with apt-get
+make nginx        the server of the benchmarks, likewise
 make lint         style, format, spelling
 make test         lint, the tests that MicroPython runs, the tests that Python runs
 make test-device  unix_port_tests/ alone, also over another model of the hardware
+make bench        what an upgrade costs on the device, about 5 minutes: build/bench.json
 make size         the device package as .mpy, by file, against its limit
 make demo         three simulated devices are upgraded by the local platform, about a minute
 make faults       the whole fault campaign, about an hour: build/faults.json, docs/faults.md
@@ -53,18 +55,25 @@ libraries: $(READY)
 
 venv: libraries
 
-# Not on every PATH: some keep it for root. Where it cannot be installed, its tests say so.
+# Servers are not on every PATH: some keep them for root. Where one cannot be installed, what needs
+# it says so.
+define SERVER
+@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; \
+if ! command -v $(1) >/dev/null; then \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "$(1): installing it"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends $(2) >/dev/null; \
+	fi; \
+	command -v $(1) >/dev/null || echo "$(1) is missing, install it: apt-get install $(2)"; \
+fi
+endef
+
 mosquitto:
-	@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; \
-	if ! command -v mosquitto >/dev/null; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			echo "mosquitto: installing it"; \
-			apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-				apt-get install -y -qq --no-install-recommends mosquitto >/dev/null; \
-		fi; \
-		command -v mosquitto >/dev/null || \
-			echo "mosquitto is missing, install it: apt-get install mosquitto"; \
-	fi
+	$(call SERVER,mosquitto,mosquitto)
+
+nginx:
+	$(call SERVER,nginx,nginx-light)
 
 lint: $(READY)
 	@$(PY) -m ruff check --quiet
@@ -82,6 +91,10 @@ faults: libraries mosquitto
 
 test-device: libraries
 	@$(RUNNER)
+
+# PEER=path: a module with from_firmware_file(url) to compare with.
+bench: libraries mosquitto nginx
+	@$(PY) -m tools bench $(if $(PEER),--peer "$(PEER)")
 
 size: libraries
 	@$(PY) -m tools.size

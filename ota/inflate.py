@@ -36,6 +36,8 @@ class Inflate:
             raise OTAError(_NO_APPLICATION)
         if head[3] == 4 and head[10:16] == b"\x09\0MP\x05\0":
             window, size = unpack_from("<BI", head, 16)
+            if not 8 < window < 16:
+                raise OTAError(_DAMAGED)
             if size > slot.size:
                 raise OTAError(_TOO_LARGE)
         self._ring = ring = RingIO(_RING)

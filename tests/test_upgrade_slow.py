@@ -23,7 +23,7 @@ from time import ticks_diff, ticks_ms
 longest = [0, 0]  # ms: at work; while MQTT or HTTP connects
 def poll(agent, link):
     job = agent._job
-    kind = 1 if not link.up or job and not job._raw else 0
+    kind = 1 if not link.up or job and not job.read else 0
     start = ticks_ms()
     agent.poll()
     took = ticks_diff(ticks_ms(), start)

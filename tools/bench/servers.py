@@ -1,0 +1,158 @@
+"""nginx and mosquitto, each with a folder and a port of its own, while a benchmark runs."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from hashlib import md5
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+
+from ota.protocol import PREFIX
+
+HOST = "127.0.0.1"
+PRODUCT, NAME = "bench", "dev"
+_SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+_START_S = 5
+
+_NGINX = """
+daemon off;
+master_process off;
+{user}
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/t1;
+    proxy_temp_path {folder}/t2;
+    fastcgi_temp_path {folder}/t3;
+    uwsgi_temp_path {folder}/t4;
+    scgi_temp_path {folder}/t5;
+    server {{
+        listen {host}:{port};
+        root {folder}/files;
+    }}
+}}
+"""
+
+
+def program(name: str) -> str:
+    """Its path. Raises FileNotFoundError with what to do."""
+    found = shutil.which(name, path=_SBIN)
+    if found is None:
+        raise FileNotFoundError(f"{name} is missing: make {name}")
+    return found
+
+
+def _free() -> int:
+    with socket.create_server((HOST, 0)) as server:
+        return server.getsockname()[1]
+
+
+@contextlib.contextmanager
+def _running(command: list, port: int, folder: Path) -> Iterator[None]:
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + _START_S
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
+                break
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{command[0]}: {(folder / 'log').read_text()[-300:]}")
+            time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextlib.contextmanager
+def nginx(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yields its port and the folder whose files it serves."""
+    files = folder / "files"
+    files.mkdir(parents=True)
+    port = _free()
+    user = "user root;" if os.geteuid() == 0 else ""
+    text = _NGINX.format(folder=folder, host=HOST, port=port, user=user)
+    (folder / "nginx.conf").write_text(text)
+    command = [program("nginx"), "-e", folder / "error.log", "-c", folder / "nginx.conf"]
+    with _running(command, port, folder):
+        yield port, files
+
+
+class Broker:
+    """
+    mosquitto, and the platform's part of one upgrade: the device that tells its version gets the
+    command. messages, size: what passed, payloads in bytes; said: what the device said.
+    """
+
+    def __init__(self, port: int):
+        self.port = port
+        self.command: bytes = b""
+        self.said: list[tuple[str, dict]] = []
+        self.messages = self.size = 0
+        self._lock = threading.Lock()
+        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self._client.on_message = self._on_message
+        self._client.connect(HOST, port)
+        self._client.subscribe("/sys/#", 1)
+        self._client.loop_start()
+
+    def offer(self, url: str, content: bytes, version: str = "2.0.0") -> None:
+        """From now on that is the command; counts from zero."""
+        data = {
+            "firmwareVersion": version,
+            "url": url,
+            "sign": md5(content).hexdigest(),
+            "signMethod": "MD5",
+            "policy": "standard",
+            "size": len(content),
+        }
+        message = {"msgId": str(time.monotonic_ns()), "version": "1.0", "data": data}
+        with self._lock:
+            self.command = json.dumps(message).encode()
+            self.said = []
+            self.messages = self.size = 0
+
+    def _on_message(self, _client, _data, message) -> None:
+        name = message.topic.rsplit("/", 1)[1]
+        with self._lock:
+            self.messages += 1
+            self.size += len(message.payload)
+            if name in ("upgrade", "get_reply"):
+                return
+            self.said.append((name, json.loads(message.payload)["data"]))
+            if name == "version" and self.said[-1][1]["firmwareVersion"] != "2.0.0":
+                self._client.publish(PREFIX % (PRODUCT, NAME) + "upgrade", self.command, 1)
+
+    def statuses(self) -> list[str]:
+        """The statuses that the device told, in order."""
+        with self._lock:
+            return [data["status"] for name, data in self.said if name == "progress"]
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@contextlib.contextmanager
+def broker(folder: Path) -> Iterator[Broker]:
+    """A mosquitto that lets everybody in, on loopback."""
+    folder.mkdir()
+    port = _free()
+    config = folder / "mosquitto.conf"
+    config.write_text(f"listener {port} {HOST}\nallow_anonymous true\n")
+    with _running([program("mosquitto"), "-c", config], port, folder):
+        made = Broker(port)
+        try:
+            yield made
+        finally:
+            made.close()
