@@ -333,6 +333,7 @@ class Upgrade(Download):
             slot.exact = 2
             self._kept = slot.safe = slot.fill = self.journal.units = 0
             self._inner = None
+            self.close()
             self.journal.save(_FETCHING)
             self.seek(0)
 

@@ -6,9 +6,8 @@ The window is what it costs: `python -m tools image pack` writes it into the hea
 older firmwares (before 1.24) have none, there a slow one takes its place. Source: RFC 1951, 1952.
 """
 
+from io import IOBase
 from struct import unpack_from
-
-from deflate import GZIP, DeflateIO
 
 from . import OTAError
 from .stream import left
@@ -24,12 +23,39 @@ _NEED = const(1280)
 _RING = const(1792)
 
 
+class _Ring(IOBase):
+    # In the place of RingIO where there is none: an object for each byte, about ten times slower.
+    def __init__(self, _):
+        self._data = b""
+
+    def any(self):
+        return len(self._data)
+
+    def write(self, buf, n=None):
+        self._data += buf[:n]
+
+    def readinto(self, buf):
+        n = min(len(buf), len(self._data))
+        buf[:n] = self._data[:n]
+        self._data = self._data[n:]
+        return n
+
+
 class Inflate:
-    """Between a Download and a Slot. Raises OTAError 420, 425; MemoryError: no such window."""
+    """
+    Between a Download and a Slot. Raises OTAError 420, 421 (no gzip, or this MicroPython has no
+    deflate), 425; MemoryError: no such window.
+    """
 
     def __init__(self, job, slot):
-        from micropython import RingIO
-
+        try:
+            from deflate import GZIP, DeflateIO
+        except ImportError:
+            raise OTAError(_NO_APPLICATION)
+        try:
+            from micropython import RingIO
+        except ImportError:
+            RingIO = _Ring
         head = slot.view[: slot.fill]
         window = 15
         if head[:3] != b"\x1f\x8b\x08":
