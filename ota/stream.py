@@ -126,7 +126,7 @@ class Stream:
             got = read(arg)
             if got is not None:
                 return got
-            self._poll.poll(left(self._end))
+            self._poll.ipoll(left(self._end))
         raise OSError(ETIMEDOUT)
 
 

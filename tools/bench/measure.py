@@ -30,15 +30,15 @@ class Bench:
     def __init__(self, lab: Lab, files: Path, mqtt: Broker):
         self.lab, self._files, self.broker = lab, files, mqtt
 
-    def offer(self, size: int, window: int = 0) -> bytes:
-        """An image of that size, window: 0 = plain. Returns the image."""
+    def offer(self, size: int, window: int = 0, slow: bool = False) -> bytes:
+        """An image of that size, window: 0 = plain; slow: 4 MB/s. Returns the image."""
         content = made = image(size)
         name = f"/{size}.bin"
         if window:
             content = pack(made, window)
             name = f"/{size}-{window}.gz"
         (self._files / name[1:]).write_bytes(content)
-        self.lab.offer(name, size)
+        self.lab.offer(f"/slow{name}" if slow else name, size)
         self.broker.offer(self.lab.url, content)
         return made
 
@@ -164,7 +164,7 @@ def messages(lab: Bench, size: int) -> tuple[int, int, list[str]]:
 
 def allocates(lab: Bench, size: int, window: int = 0) -> str:
     """ "" when a download does not allocate for a block, else what went wrong."""
-    made = lab.offer(size, window)
+    made = lab.offer(size, window, slow=True)
     try:
         lab.run("locked", made)
     except BenchError as error:

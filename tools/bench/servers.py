@@ -38,6 +38,11 @@ http {{
     server {{
         listen {host}:{port};
         root {folder}/files;
+        # The same, as a network brings it: in pieces, with waits between them.
+        location /slow/ {{
+            alias {folder}/files/;
+            limit_rate 4m;
+        }}
     }}
 }}
 """

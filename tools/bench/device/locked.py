@@ -14,28 +14,40 @@ from ota.journal import Journal
 
 
 def main():
-    lock, unlock = micropython.heap_lock, micropython.heap_unlock
     step = ota.download.Upgrade.step
     save = Journal.save
+    is_locked = [False]
+    steps = [0]
 
     def locked(job):
-        if job.slot.safe < 8192 or job.size - job.done < 8192:
+        # Not the first blocks, nor the end with its digest: they are no steady state.
+        if job.slot.safe < 8192 or job.size - job.done < 1 << 19:
             return step(job)
-        lock()
+        steps[0] += 1
+        is_locked[0] = True
+        micropython.heap_lock()
         try:
             return step(job)
         finally:
-            unlock()
+            micropython.heap_unlock()
+            is_locked[0] = False
 
     def saved(journal, state, note=None):
-        if not note:
-            return save(journal, state)
-        unlock()
+        if not is_locked[0]:
+            return save(journal, state, note)
+        micropython.heap_unlock()
         try:
             save(journal, state, note)
         finally:
-            lock()
+            micropython.heap_lock()
 
+    def switched(job):
+        if not steps[0]:
+            raise ValueError("no step was locked")
+        switch(job)
+
+    switch = ota.download.Upgrade.switch
+    ota.download.Upgrade.switch = switched
     ota.download.Upgrade.step = locked
     Journal.save = saved
     agent = ota.init(PRODUCT, NAME, ota.Link(NAME, HOST, MQTT_PORT))
