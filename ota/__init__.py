@@ -24,22 +24,23 @@ class OTAError(Exception):
         self.detail = detail
 
 
-def drop(name):
+def drop(*names):
     """
-    Forgets a file of ours that was loaded for a while: code costs heap. What of it still runs may
+    Forgets files of ours that were loaded for a while: code costs heap. What of it still runs may
     go on.
     """
-    sys.modules.pop("ota." + name, None)
-    globals().pop(name, None)
+    for name in names:
+        sys.modules.pop("ota." + name, None)
+        globals().pop(name, None)
     gc.collect()
 
 
-def __getattr__(name):
+def __getattr__(key):
     gc.collect()
-    if name == "Link":
+    if key == "Link":
         from .link import Link as found
-    elif name in ("init", "OTA"):
+    elif key in ("init", "OTA"):
         from .agent import OTA as found
     else:
-        raise AttributeError(name)
+        raise AttributeError(key)
     return found

@@ -2,8 +2,8 @@
 The agent: takes commands, answers, reports, and does the upgrade in slices while the application
 goes on.
 
-The MQTT callback only queues; work happens in poll(). What an upgrade needs (download.py, slot.py)
-is loaded when one starts. Never prints, never waits. Source: the guidance (the eight calls);
+The MQTT callback only queues; work happens in poll(). What is needed seldom, or by an upgrade
+alone, is loaded for that. Never prints, never waits. Source: the guidance (the eight calls);
 docs/protocol.md (device rules).
 """
 
@@ -11,6 +11,7 @@ import json
 from random import getrandbits
 
 import machine
+from esp32 import NVS
 
 from . import OTAError, drop
 from .stream import after, left
@@ -50,7 +51,49 @@ _LEAVE = const(7)  # the restart comes
 _QUEUE_MAX = const(8)
 _OUTBOX_MAX = const(16)
 _ASK_MS = const(60000)  # between two questions to on_silent
+_VERSION = const("firmwareVersion")
 _LEAVE_MS = const(10000)  # at most, for the last messages before the restart
+
+
+class Journal:
+    """
+    The record. state: int; code: int, why it failed, 0 = did not; progress: int, where it stopped;
+    slot: int, subtype of the slot that is written; units: int, how many 64 KiB are in it; late:
+    int, the slot that was confirmed last and how many crashes it still has, see late.py; msg_id,
+    version, sign: str, of the command; v16, v17, ...: str, the version of the image in that slot
+    behind the 16 hex digits that tell its build.
+    """
+
+    # What is in NVS.
+    state = code = progress = slot = units = turn = late = 0
+    msg_id = version = sign = ""
+
+    def write(self, state, units=None):
+        """
+        Writes the record with a new state. Or, while it stays the same, a note beside it: how far
+        a download came. That is one number, the record is many.
+        """
+        self.state = state
+        try:
+            nvs = NVS("ota")
+            if units:
+                nvs.set_i32("units", (self.turn & 1023) << 10 | units)
+            else:
+                self.turn += 1
+                nvs.set_blob("ab"[self.turn & 1], json.dumps(self.__dict__))
+            nvs.commit()
+        except OSError:
+            pass
+
+    def start(self, cmd, state, slot=0, units=0):
+        """Begins the record of a command that is taken on, and writes it."""
+        self.code = self.progress = 0
+        self.slot = slot
+        self.units = units
+        self.msg_id = cmd.msg_id
+        self.version = cmd.version
+        self.sign = cmd.sign
+        self.write(state)
 
 
 class OTA:
@@ -85,74 +128,43 @@ class OTA:
     on_silent = self_test = on_message = on_info = None
     #: a machine.WDT that poll() feeds
     wdt = None
-    #: ticks, when the next step of the present phase is due
-    due = 0
-    #: an image on trial: None = has not reached MQTT, False = has, but the self-test did not pass
-    #: yet
-    tested = True
-
-    # what the agent is at; the platform has our version; a download ended
-    _phase = _told = _over = _UNINIT
-    _up = 1
-    # packet id of the message under way; msgId of our last empty get; the sign that was begun
-    # before this start, or before its URL ran out
-    _pid = _get = _kept = None
-    # what is at work: Command or Journal; Upgrade or Download; a function that _work() calls
-    # besides: the trial's, or that of late.py
-    _cmd = _job = _also = None
-    _note = ""
 
     def __init__(
         self, product_key, device_name, mqtt_client, identifier=None, version="0", **settings
     ):
-        identifier = identifier or device_name
-        # The one large buffer, made while the heap is in one piece: after weeks it may not be.
-        self.block = memoryview(bytearray(4096))
-
-        from .protocol import PREFIX, is_text
-
-        for text in (product_key, device_name, identifier):
-            if not is_text(text, "._-:@", 64):
-                raise OTAError(_ARGUMENT)
-        self.on_message = getattr(mqtt_client, "cb", None)
-        for name in settings:
-            if not hasattr(OTA, name):
-                raise OTAError(_ARGUMENT)
-            setattr(self, name, settings[name])
-        self._mqtt = mqtt_client
-        self._phase = _READY
-        self._base = PREFIX % (product_key, identifier)
-        del is_text  # it would keep its file
-        drop("protocol")
-
-        from .journal import Journal
-        from .trial import begin
-
+        # A block and 512 bytes, made while the heap is in one piece: after weeks it may not be.
+        self.block = memoryview(bytearray(4608))
+        # So are the other attributes: a dict that grows needs room in one piece.
+        # What the agent is at; the platform has our version; a download ended; when the next step
+        # of the present phase is due, ticks.
+        self._phase = self._told = self._over = self.due = _UNINIT
+        self._up = 1
+        # An image on trial: None = has not reached MQTT, False = has, but the self-test did not
+        # pass yet.
+        self.tested = True
+        # Packet id of the message under way; msgId of our last empty get; the sign that was begun
+        # before this start, or before its URL ran out.
+        self._pid = self._get = self._kept = None
+        # What is at work: Command or Journal; Upgrade or Download; a function that _work() calls
+        # besides: the trial's, or that of late.py.
+        self._cmd = self._job = self._also = None
+        self._note = ""
         self._in = []
         self._out = []
-        self._log = journal = Journal().load()
-        if begin(self, journal, version):
-            self._cmd = journal
-            self._phase = _TRIAL
-        # What to go on with, as soon as the platform tells the URL again.
-        elif _WAITING <= journal.state <= _SWITCHING:
-            self._kept = journal.sign
-        drop("trial")
-        mqtt_client.set_callback(self._hear)
-        try:
-            for name in ("upgrade", "get_reply"):
-                mqtt_client.subscribe(self._base + name, 1)
-        except Exception:  # umqtt's own exceptions have no common class
-            self.destroy()
-            raise OTAError(_MQTT)
-        if not hasattr(mqtt_client, "up"):
-            self.connected()
 
-    def __enter__(self):
-        return self
+        from .protocol import base
 
-    def __exit__(self, *_):
-        self.destroy()
+        self._base = base(product_key, identifier or device_name, device_name)
+        del base  # it would keep its file
+        drop("protocol")
+
+        from .trial import start
+
+        self._mqtt = mqtt_client
+        self._log = Journal()
+        start(self, version, settings)
+        del start
+        drop("trial", "slot")
 
     def cancel(self, code=_CANCELLED, detail=0):
         """
@@ -171,18 +183,18 @@ class OTA:
             return
         if self._job:
             journal.progress = self._job.progress
-        else:
-            journal.take(self._cmd, _FETCHING)
+        elif self._phase < _RUN:
+            journal.start(self._cmd, _FETCHING)
         self._kept = None
         journal.code = code
-        journal.save(_DONE)
+        journal.write(_DONE)
         self._note = str(detail)
         self._end()
 
-    def __getattr__(self, name):  # a call that few applications make
+    def __getattr__(self, key):  # a call that few applications make
         from .calls import bound
 
-        return bound(self, name)
+        return bound(self, key)
 
     def is_fetching(self):
         """True while a download runs. Source: the guidance, 5."""
@@ -213,6 +225,7 @@ class OTA:
             try:
                 self._work()
             except MemoryError:
+                drop("download")  # to have room for the end of it
                 self.cancel(_MEMORY)
             except OSError:  # the flash cannot be read
                 self.cancel(_READ_BACK)
@@ -242,58 +255,20 @@ class OTA:
         while self._in:
             topic, msg = self._in.pop(0)
             asked = topic == (self._base + "get_reply").encode()
-            if not asked and topic != (self._base + "upgrade").encode():
-                if self.on_message:
-                    self.on_message(topic, msg)
-                continue
-            msg_id = ""
-            try:
-                from .protocol import command, decode
+            if asked or topic == (self._base + "upgrade").encode():
+                drop()
+                from .protocol import read
 
-                msg_id, code, data = decode(msg)
-                if asked:
-                    if msg_id != self._get:
-                        if self.on_info:
-                            self.on_info(msg_id, code, data)
-                        continue
-                    self._get = None
-                    if not data:  # 404: nothing waits for us
-                        continue
-                code = self._judge(command(msg_id, data, asked), asked)
-            except OTAError as e:
-                code = e.code
-            self._send("upgrade_reply", {}, 1, msg_id, code)
-            drop("protocol")
+                read(self, msg, asked)
+                del read  # it would keep its file
+                drop("protocol")
+            elif self.on_message:
+                self.on_message(topic, msg)
         self._pump()
-
-    def _judge(self, cmd, asked):
-        # Takes a command on, or not. Returns the code to answer.
-        journal = self._log
-        phase = self._phase
-        if phase >= _BEGIN:
-            if self._cmd.version != cmd.version:
-                return _PENDING if phase == _TRIAL else _BUSY
-            if not asked:  # so that a copy of it will not be new
-                self._cmd.msg_id = cmd.msg_id
-            return _ACCEPTED
-        if journal.code and (cmd.msg_id == journal.msg_id or asked and cmd.sign == journal.sign):
-            return _FAILED_BEFORE
-        self._cmd = cmd
-        if cmd.sign == self._kept:
-            if asked:
-                cmd.msg_id = journal.msg_id
-        else:
-            self._kept = None
-            if cmd.silent and cmd.version != self.version:
-                self._phase = _ASK
-                self.due = after(0)
-                return _LATER
-        self._phase = _BEGIN
-        return _ACCEPTED
 
     # Messages out
 
-    def _send(self, name, data, qos, msg_id=None, code=None):
+    def _send(self, key, data, qos, msg_id=None, code=None):
         if not self._phase:
             raise OTAError(_STATE)
         if msg_id is None:
@@ -301,27 +276,27 @@ class OTA:
         message = {"msgId": msg_id, "version": "1.0", "data": data}
         if code:
             message["code"] = code
-        item = (name, json.dumps(message).encode(), qos)
+        item = (key, json.dumps(message).encode(), qos)
         if code or item not in self._out:
             self._out.append(item)
         del self._out[_OUTBOX_MAX:]  # what was left out is told after the next connection
         self._pump()
         return msg_id
 
-    def _tell(self, name, version):
-        return self._send(name, {"firmwareVersion": version}, 1)
+    def _tell(self, key, version):
+        return self._send(key, {_VERSION: version}, 1)
 
     def _say(self, status, progress):
         journal = self._log
         data = {
-            "firmwareVersion": journal.version or self.version,
+            _VERSION: journal.version or self.version,
             "status": status,
             "progress": progress,
         }
         if status == "failed":
             data["code"] = journal.code
             data["message"] = self._note
-        self._send("progress", data, status in ("succeeded", "failed"), journal.msg_id or None)
+        self._send("progress", data, status[-2:] == "ed", journal.msg_id or None)
         if self._phase == _RUN:
             journal.progress = progress
             self.due = after(self.progress_s * 1000)
@@ -352,7 +327,7 @@ class OTA:
             if name == "version":
                 self._told = True
             elif name == "progress" and qos and self._log.state == _DONE:
-                self._log.save(_TOLD if self._log.code else _IDLE)
+                self._log.write(_TOLD if self._log.code else _IDLE)
 
     # The upgrade
 
@@ -364,16 +339,19 @@ class OTA:
             self.tested = True
             self._end()
             self.connected()
-        elif phase == _LEAVE:
-            if late or not self._out:
-                machine.reset()
+        elif phase == _LEAVE and (late or not self._out):
+            machine.reset()
         elif phase == _RUN:
             progress = self._job.step()
             if progress > 95:
                 self._say("verifying", 96)
-                self._job.switch()
-                self._phase = _LEAVE
-                self._over = True
+                part = self._job.slot.part
+                self._job = None
+                drop("download")
+                from .slot import switch
+
+                switch(part, journal)
+                self._over = self._phase = _LEAVE
                 self._say("burning", 97)
                 self._say("restarting", 98)
                 self.due = after(_LEAVE_MS)
@@ -386,19 +364,24 @@ class OTA:
                 self.due = after(_ASK_MS)
                 if not self.on_silent:
                     if journal.msg_id != cmd.msg_id:
-                        journal.take(cmd, _WAITING)
+                        journal.start(cmd, _WAITING)
                 elif self.on_silent(cmd) and self._cmd:
                     self._phase = _BEGIN
             elif phase == _BEGIN:
                 if cmd.version == self.version:  # nothing to do
-                    journal.take(cmd, _DONE)
+                    journal.start(cmd, _DONE)
                     self._tell("version", self.version)  # it may have been lost behind the broker
                     self._end()
                 else:
                     drop("slot")
+                    from .slot import other
+
+                    spare = other()
+                    del other  # it would keep its file
+                    drop("slot")
                     from .download import Upgrade
 
-                    self._job = Upgrade(self, cmd, journal)
+                    self._job = Upgrade(self, cmd, journal, spare)
                     self._phase = _RUN
                     self._cmd = journal  # it has all that is still needed
                     self._over = False

@@ -3,8 +3,6 @@ Calls of the guidance that an application may make, and an upgrade does not need
 is made first. Each is a method of OTA: `ota` is the agent.
 """
 
-from binascii import hexlify
-
 from . import OTAError, drop
 
 _DIGEST = const(440)
@@ -25,12 +23,20 @@ _YIELD = const(5)
 _YIELD_MS = const(200)  # one wait for data
 
 
-def bound(ota, name):
+def bound(ota, key):
     """The function of that name, as a method of ota. Raises AttributeError."""
-    if name not in globals():
-        raise AttributeError(name)
-    call = globals()[name]
+    if key not in globals():
+        raise AttributeError(key)
+    call = globals()[key]
     return lambda *args, **named: call(ota, *args, **named)
+
+
+def __enter__(ota):
+    return ota
+
+
+def __exit__(ota, *_):
+    destroy(ota)
 
 
 def destroy(ota):
@@ -103,7 +109,7 @@ def fetch_yield(ota, buf, timeout_s):
     ota._handle()
     journal = ota._log
     if ota._phase == _BEGIN and journal.state != _DONE:
-        journal.take(ota._cmd, _FETCHING)
+        journal.start(ota._cmd, _FETCHING)
         ota._job = Download(ota, ota._cmd, 0)
         ota._phase = _YIELD
         ota._cmd = journal
@@ -119,9 +125,9 @@ def fetch_yield(ota, buf, timeout_s):
             if n > 0:
                 job.digest.update(view[:n])
             elif n:
-                if hexlify(job.digest.digest()).decode() != job.sign:
+                if job.digest.digest().hex() != journal.sign:
                     raise OTAError(_DIGEST)
-                journal.save(_IDLE)
+                journal.write(_IDLE)
                 ota._end()
             if n or not left(end):
                 return n

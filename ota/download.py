@@ -9,14 +9,13 @@ https waits for a certificate to check. While bytes flow, nothing is allocated. 
 (Range, Content-Range); docs/protocol.md, docs/hardware.md.
 """
 
-from binascii import hexlify
 from hashlib import md5
 from struct import pack_into
 
 import requests
 
 from . import OTAError, drop
-from .stream import after, call, left
+from .stream import after, call, left, ticks_diff, ticks_ms
 
 _TOO_LARGE = const(420)
 _NO_APPLICATION = const(421)
@@ -37,7 +36,6 @@ _READ_BACK = const(452)
 
 # States of the journal's record, see there.
 _FETCHING = const(2)
-_SWITCHING = const(3)
 
 _REDIRECTS_MAX = const(3)
 _SLICE_MS = const(100)  # between two looks at MQTT
@@ -55,26 +53,25 @@ class Download:
 
     read = None
     range = True
-    tries = _hop = _skip = progress = 0
+    tries = hop = _skip = progress = 0
 
     def __init__(self, ota, cmd, done):
         self.ota = ota
-        self.url = self._at = cmd.url  # _at: or where a redirect led to
-        self.sign = cmd.sign
+        self.url = self.at = cmd.url  # at: or where a redirect led to
         self.size = cmd.size
         self.end = after(ota.total_s * 1000)
-        self.seek(done)
+        self.start(done)
 
-    def seek(self, done):
+    def start(self, done):
         """Goes on from another position."""
         self.done = done
         self.digest = md5()
         # The next try, or once connected the end of patience, 0 = it did not begin.
-        self._due = after(0)
+        self.due = after(0)
 
-    def readinto(self, buf, room, ms):
+    def readinto(self, buf, n, ms):
         """
-        Some of the body, into the beginning of buf (memoryview). room: int, bytes at most; ms:
+        Some of the body, into the beginning of buf (memoryview). n: int, bytes at most; ms:
         int, the longest wait for data; a connect takes up to 5 s.
 
         Returns int: bytes, 0 = none yet, -1 = it is complete. Raises OTAError 414, 430 to 437.
@@ -85,23 +82,23 @@ class Download:
             return -1
         try:
             if not self.read:
-                if not left(self._due):
+                if not left(self.due):
                     self.open()
                 return 0
-            rest = min(room, self._skip or rest)
+            rest = min(n, self._skip or rest)
             n = self.read(buf, rest)
             if n is None and self.sock.poll(ms):
                 n = self.read(buf, rest)
         except OSError as e:
-            return self._again(_NO_CONNECTION, e.errno)
+            return self.next(_NO_CONNECTION, e.errno)
         except OTAError:
             raise
         except MemoryError:  # one answer may be too much, the next one not
-            return self._again(_MEMORY)
+            return self.next(_MEMORY)
         except Exception:  # what is no HTTP, or more than this requests can do
-            return self._again(_HTTP_STATUS)
+            return self.next(_HTTP_STATUS)
         if n:
-            self._due = 0
+            self.due = 0
             if self._skip:
                 self._skip -= n
                 return 0
@@ -109,31 +106,32 @@ class Download:
             self.done += n
             return n
         if n is None:
-            if not self._due:
-                self._due = after(self.ota.stall_s * 1000)
-            return 0 if left(self._due) and left(self.end) else self._again(_STALLED)
-        return self._again(_LENGTH)
+            if not self.due:
+                self.due = after(self.ota.stall_s * 1000)
+            return 0 if left(self.due) and left(self.end) else self.next(_STALLED)
+        return self.next(_LENGTH)
 
     def close(self):
         if self.read:
             self.sock.close()
             self.read = None
 
-    def _again(self, code, errno=0):
+    def next(self, code, errno=0):
         # The next try, each wait longer; or the end of them. errno: or HTTP status.
         self.close()
         if not left(self.end):
             raise OTAError(_TOO_SLOW)
-        self._at = self.url
-        self._hop = 0
+        self.at = self.url
+        self.hop = 0
         self.tries += 1
         if self.tries > self.ota.tries:
             raise OTAError(code, errno)
-        self._due = after(500 << min(self.tries, 6))
+        self.due = after(500 << min(self.tries, 6))
         return 0
 
     def open(self):
-        url = self._at
+        drop()
+        url = self.at
         parts = url.split("/", 3)
         if parts[0] != "http:":
             raise OTAError(_CERTIFICATE)
@@ -145,22 +143,19 @@ class Download:
         self.sock = sock
         # Not through response.raw: what newer ones put there allocates.
         self.read = sock.sock.readinto
-        headers = {}
-        for name in response.headers:
-            if name[:1] in "CLcl":  # Content-..., Location: a large dict finds no room
-                headers[name.lower()] = response.headers[name]
+        headers = response.headers  # those that Stream lets through
         status = response.status_code
         url = headers.get("location")
         if url and 300 < status < 400:
             self.close()
-            self._at = "http://" + parts[2] + url if url[:1] == "/" else url
-            self._hop += 1
-            if self._hop > _REDIRECTS_MAX:
+            self.at = "http://" + parts[2] + url if url[:1] == "/" else url
+            self.hop += 1
+            if self.hop > _REDIRECTS_MAX:
                 raise OTAError(_REDIRECT)
             return
         whole = int(headers.get("content-length", 0))
         size = self.size
-        self._due = 0
+        self.due = 0
         if status == 200:
             self._skip = done  # it begins at zero: what came already comes again
         elif headers.get("content-range") == "bytes %d-%d/%d" % (done, size - 1, size):
@@ -170,7 +165,7 @@ class Download:
                 self.range = False
             elif status < 500:
                 raise OTAError(_HTTP_STATUS, status)
-            self._again(_HTTP_STATUS, status)
+            self.next(_HTTP_STATUS, status)
             return
         self.size = size = size or whole
         if size <= 0 or whole and whole != size:
@@ -179,35 +174,23 @@ class Download:
 
 class Slot:
     """
-    Writer of the slot that does not run. view: memoryview of 4 KiB, the block to fill, fill: how
-    much of it is, back: memoryview of 512 bytes, safe: how many bytes are safely in flash, size:
-    of the slot. Raises OTAError 423 (no second slot); OSError of the flash.
+    Writer of the slot that does not run. block: memoryview of 4,608 bytes; slot: which one it
+    is, see slot.other. view: its first 4 KiB, the block to fill; count: bytes in it; copy:
+    the other 512 bytes, for what is read back; done: how many bytes are safely in flash; size: of
+    the slot.
     """
 
-    exact = False
-    fill = safe = 0
+    exact = count = done = 0
 
-    def __init__(self, view):
-        from .slot import other
-
-        self.view = view
-        self.back = bytearray(_PART)
+    def __init__(self, block, slot):
+        self.view = block[:_BLOCK]
         self.cut = parts = []
         for at in range(0, _BLOCK, _PART):
-            parts.append(view[at : at + _PART])
-        self.part, self.slot, self.size, self._chip = other()
-        drop("slot")
+            parts.append(block[at : at + _PART])
+        self.copy = block[_BLOCK:]
+        self.part, self.slot, self.size, self.id = slot
 
-    def put(self, n):
-        """Appends n bytes of `back` to the block; without a slice, that is an object."""
-        at = self.fill
-        if at <= _BLOCK - _PART:
-            pack_into("512s", self.view, at, self.back)
-        else:
-            for i in range(n):
-                self.view[at + i] = self.back[i]
-
-    def add(self, n):
+    def write(self, n):
         """
         Writes the block, which is not full at the end of the image: n, int bytes. Then reads it
         back into its buffer, so that the digest can be that of what is in flash; when `exact`, it
@@ -218,37 +201,37 @@ class Slot:
         """
         image = self.view
         part = self.part
-        for i in range(n, _BLOCK):
-            image[i] = 0xFF
-        if not self.safe:
+        if n < _BLOCK:
+            for i in range(n, _BLOCK):
+                image[i] = 0xFF
+        if not self.done:
             # Byte 23: a SHA-256 is appended. Without it a flipped bit could go unseen at every
             # start.
             if image[0] != 0xE9 or not 1 <= image[1] <= 16 or image[23] != 1:
                 raise OTAError(_NO_APPLICATION)
             if image[32:36] != b"\x32\x54\xcd\xab":
                 raise OTAError(_COMBINED)
-            if image[12:14] != self._chip:
+            if image[12:14] != self.id:
                 raise OTAError(_OTHER_CHIP)
-        block = self.safe // _BLOCK
+        block = self.done // _BLOCK
         code = _READ_BACK
         try:
-            if not self._holds(block):
+            if not self.find(block):
                 code = _ERASE
                 part.ioctl(_IOCTL_ERASE, block)
                 code = _WRITE
                 part.writeblocks(block, image, 0)
                 code = _READ_BACK
-                if self.exact and not self._holds(block):
+                if self.exact and not self.find(block):
                     raise OSError
             part.readblocks(block, image)
         except OSError:
             raise OTAError(code)
-        self.safe += n
-        self.fill = 0
+        self.done += n
 
-    def _holds(self, block):
+    def find(self, block):
         # True when the block is in flash already.
-        back = self.back
+        back = self.copy
         at = 0
         for part in self.cut:
             self.part.readblocks(block, back, at)
@@ -259,17 +242,17 @@ class Slot:
 
 
 class Upgrade(Download):
-    """A download into the slot. journal: Journal. Raises OTAError 423."""
+    """A download into the slot. journal: Journal; slot: see Slot."""
 
-    _inner = None
+    zip = None
 
-    def __init__(self, ota, cmd, journal):
-        self.slot = slot = Slot(ota.block)
+    def __init__(self, ota, cmd, journal, slot):
+        self.slot = slot = Slot(ota.block, slot)
         self.journal = journal
         units = 0
         if journal.sign == cmd.sign and journal.slot == slot.slot:  # some of it is there
             units = min(journal.units & 1023, cmd.size // _UNIT)  # never negative
-        journal.take(cmd, _FETCHING, slot.slot, units)
+        journal.start(cmd, _FETCHING, slot.slot, units)
         super().__init__(ota, cmd, units * _UNIT)
         self._kept = self.done
 
@@ -283,40 +266,53 @@ class Upgrade(Download):
         end = after(_SLICE_MS)
         if self.size > slot.size:
             raise OTAError(_TOO_LARGE)
-        if self._inner:
-            return self._inner.step(self, slot, end)
+        if self.zip:
+            return self.zip.step(self, slot, end)
         view = slot.view
-        while left(end):
-            fill = slot.fill
-            if slot.safe < self._kept:
-                slot.part.readblocks(slot.safe // _BLOCK, view)
-                slot.safe += _BLOCK
-                self.digest.update(view)
-                continue
+        while slot.done < self._kept and left(end):
+            slot.part.readblocks(slot.done // _BLOCK, view)
+            slot.done += _BLOCK
+            self.digest.update(view)
+        fill = slot.count
+        n = 1
+        while n > 0 and ticks_diff(end, ticks_ms()) > 0:
             if fill:
-                if not slot.safe and fill > 20 and view[0] == 0x1F:  # gzip
+                if not slot.done and fill > 20 and view[0] == 0x1F:  # gzip
+                    drop()
                     from .inflate import Inflate
 
-                    self._inner = Inflate(self, slot)
+                    self.zip = Inflate(self, slot, fill)
+                    fill = 0
                     break
-                n = self.readinto(slot.back, min(_PART, _BLOCK - fill), _SLICE_MS)
-                if n > 0:
-                    slot.put(n)
+                back = slot.copy
+                n = self.readinto(back, min(_PART, _BLOCK - fill), _SLICE_MS)
+                if fill <= _BLOCK - _PART:  # without a slice, that is an object
+                    pack_into("512s", view, fill, back)
+                else:
+                    for i in range(n):
+                        view[fill + i] = back[i]
             else:
-                n = self.readinto(view, _BLOCK if slot.safe else _PART, _SLICE_MS)
+                n = 0
+                # What follows without a hitch, and most does, goes the short way.
+                if slot.done and not (self.due or self.tries or self._skip):
+                    try:
+                        n = self.size - self.done >= _BLOCK and self.read(view) or 0
+                        self.done += n
+                    except OSError:  # comes again
+                        pass
+                n = n or self.readinto(view, _BLOCK if slot.done else _PART, _SLICE_MS)
             if n > 0:
-                slot.fill = fill = fill + n
+                fill += n
                 if fill == _BLOCK or self.done == self.size:
-                    slot.add(fill)
+                    slot.write(fill)
                     self.digest.update(view if fill == _BLOCK else view[:fill])
-                    if not slot.safe % _UNIT:
-                        self.journal.save(_FETCHING, slot.safe // _UNIT)
-            else:
-                if n:
-                    self.over()
-                break
-        if self.progress < 96:
-            self.progress = slot.safe * 95 // (self.size or 1)
+                    fill = 0
+                    if not slot.done % _UNIT:
+                        self.journal.write(_FETCHING, slot.done // _UNIT)
+        slot.count = fill
+        if n < 0:
+            return self.over()
+        self.progress = slot.done * 95 // (self.size or 1)
         return self.progress
 
     def over(self, code=_DIGEST):
@@ -325,25 +321,14 @@ class Upgrade(Download):
         may be the fault of what was resumed, of the connection, or of the flash.
         """
         slot = self.slot
-        if code == _DIGEST and hexlify(self.digest.digest()).decode() == self.sign:
-            self.progress = 96
-        elif slot.exact > 1:
+        if code == _DIGEST and self.digest.digest().hex() == self.journal.sign:
+            return 96
+        if slot.exact > 1:
             raise OTAError(code)
-        else:
-            slot.exact = 2
-            self._kept = slot.safe = slot.fill = self.journal.units = 0
-            self._inner = None
-            self.close()
-            self.journal.save(_FETCHING)
-            self.seek(0)
-
-    def switch(self):
-        """Makes the new image the one to boot. Raises OTAError 453."""
-        from .slot import build, switch
-
-        part = self.slot.part
-        journal = self.journal
-        # For an image that does not tell its version, see trial.begin.
-        setattr(journal, "v%d" % journal.slot, build(part) + journal.version)
-        journal.save(_SWITCHING)
-        switch(part)
+        slot.exact = 2
+        self._kept = slot.done = slot.count = self.journal.units = 0
+        self.zip = None
+        self.close()
+        self.journal.write(_FETCHING)
+        self.start(0)
+        return 0

@@ -7,9 +7,8 @@ older firmwares (before 1.24) have none, there a slow one takes its place. Sourc
 """
 
 from io import IOBase
-from struct import unpack_from
 
-from . import OTAError
+from . import OTAError, drop
 from .stream import left
 
 _TOO_LARGE = const(420)
@@ -21,6 +20,7 @@ _PART = const(512)
 # What 512 bytes of an image may need: 15 bits each, and the tables of a block.
 _NEED = const(1280)
 _RING = const(1792)
+_TABLES = const(1344)  # of DeflateIO, besides its window
 
 
 class _Ring(IOBase):
@@ -47,7 +47,7 @@ class Inflate:
     deflate), 425; MemoryError: no such window.
     """
 
-    def __init__(self, job, slot):
+    def __init__(self, download, slot, n):
         try:
             from deflate import GZIP, DeflateIO
         except ImportError:
@@ -56,53 +56,53 @@ class Inflate:
             from micropython import RingIO
         except ImportError:
             RingIO = _Ring
-        head = slot.view[: slot.fill]
+        head = slot.view[:n]
         window = 15
         if head[:3] != b"\x1f\x8b\x08":
             raise OTAError(_NO_APPLICATION)
         if head[3] == 4 and head[10:16] == b"\x09\0MP\x05\0":
-            window, size = unpack_from("<BI", head, 16)
+            window, size = head[16], int.from_bytes(head[17:21], "little")
             if not 8 < window < 16:
                 raise OTAError(_DAMAGED)
             if size > slot.size:
                 raise OTAError(_TOO_LARGE)
-        self._ring = ring = RingIO(_RING)
+        drop()
+        hold = bytearray((1 << window) + _TABLES)
+        self._in = ring = RingIO(_RING)
+        del hold  # its place is for the window, which DeflateIO makes when it first reads
         ring.write(head)
-        job.digest.update(head)
-        slot.fill = 0
+        download.digest.update(head)
         slot.exact = slot.exact or 1  # the digest is that of the file, not of what is in flash
-        self._from = DeflateIO(ring, GZIP, window)
+        self._out = DeflateIO(ring, GZIP, window)
 
-    def step(self, job, slot, end):
-        ring = self._ring
-        back = memoryview(slot.back)
+    def step(self, download, slot, end):
+        ring = self._in
+        back = slot.copy
         while left(end):
-            if job.done == job.size and not self._from:
-                job.readinto(back, 0, 0)
-                job.over()
-                break
-            if job.done != job.size and ring.any() < _NEED:
-                n = job.readinto(back, _PART, 100)
+            if download.done == download.size and not self._out:
+                download.readinto(back, 0, 0)
+                return download.over()
+            if download.done != download.size and ring.any() < _NEED:
+                n = download.readinto(back, _PART, 100)
                 if not n:
                     break
-                job.digest.update(back if n == _PART else back[:n])
-                if self._from:
+                download.digest.update(back if n == _PART else back[:n])
+                if self._out:
                     ring.write(back, n)
             else:
                 try:
-                    n = self._from.readinto(slot.cut[slot.fill // _PART])
+                    n = self._out.readinto(slot.cut[slot.count // _PART])
                 except MemoryError:
                     raise
                 except Exception:
-                    job.over(_DAMAGED)
-                    break
-                slot.fill += n
+                    return download.over(_DAMAGED)
+                slot.count += n
                 if n < _PART:
-                    self._from = None
-                if slot.safe + slot.fill > slot.size:
+                    self._out = None
+                if slot.done + slot.count > slot.size:
                     raise OTAError(_TOO_LARGE)
-                if slot.fill == _BLOCK or n < _PART and slot.fill:
-                    slot.add(slot.fill)
-        if job.progress < 96:
-            job.progress = job.done * 95 // job.size
-        return job.progress
+                if slot.count == _BLOCK or n < _PART and slot.count:
+                    slot.write(slot.count)
+                    slot.count = 0
+        download.progress = download.done * 95 // download.size
+        return download.progress

@@ -50,7 +50,7 @@ def begin(ota, journal, here):
             journal.late -= 1
             if lives == 1:
                 journal.back = build(other)
-            journal.save(journal.state)
+            journal.write(journal.state)
         for state, slot, _, _ in records():
             if lives == 1 and slot != here and state != _VALID and crash:  # it had its chance
                 lives = 0
@@ -93,5 +93,5 @@ def _calm(ota, journal):
 
 def _forget(journal):
     journal.late = 0
-    journal.save(journal.state)
+    journal.write(journal.state)
     drop("late")

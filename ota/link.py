@@ -34,7 +34,7 @@ class Link(simple.MQTTClient):
         super().__init__(*args, **named)
         self.keepalive = self.keepalive or 60  # without it a dead connection would go unseen
         self.unacked = set()
-        self._subs = []
+        self.items = []
         self._due = after(0)  # the next try, or once connected the end of patience
 
     def subscribe(self, topic, qos=0):
@@ -43,10 +43,10 @@ class Link(simple.MQTTClient):
         it connects again.
         """
         item = (topic, qos)
-        if item not in self._subs:
-            self._subs.append(item)
+        if item not in self.items:
+            self.items.append(item)
             if self.up:
-                self.drop()
+                self.close()
 
     def publish(self, topic, msg, retain=False, qos=0):
         """
@@ -59,9 +59,7 @@ class Link(simple.MQTTClient):
         pid = None
         packet = bytearray(2)
         packet += topic
-        size = len(packet) - 2
-        packet[0] = size >> 8
-        packet[1] = size & 255
+        packet[:2] = (len(packet) - 2).to_bytes(2, "big")
         if qos:
             self.pid = pid = self.pid % _PIDS + 1
             packet += pid.to_bytes(2, "big")
@@ -74,10 +72,11 @@ class Link(simple.MQTTClient):
             head.append(size & 127 | 128)
             size >>= 7
         head.append(size)
+        packet[:0] = head
         try:
-            self.sock.write(head + packet)
+            self.sock.write(packet)
         except OSError:
-            self.drop()
+            self.close()
             raise
         return pid
 
@@ -94,14 +93,14 @@ class Link(simple.MQTTClient):
                         self.unacked.discard(int.from_bytes(sock.read(3)[1:], "big"))
                     self._due = after(self.keepalive * 1500)
                 if self.unacked and not left(self._ack) or not left(self._due):
-                    self.drop()
+                    self.close()
                 elif not left(self._ping):
                     self._ping = after(self.keepalive * 500)
                     self.ping()
             elif not left(self._due):
                 self.pid = 0
                 call(simple, self.connect)
-                for topic in self._subs:
+                for topic in self.items:
                     super().subscribe(*topic)
                 self.up = after(0) | 2
                 self._wait = 2000
@@ -110,9 +109,9 @@ class Link(simple.MQTTClient):
         # umqtt checks replies by assert and index. What a callback raises ends the connection,
         # too: the agent's only queues.
         except Exception:
-            self.drop()
+            self.close()
 
-    def drop(self):
+    def close(self):
         """Ends the connection; the next one comes later."""
         if self.sock:
             self.sock.close()

@@ -2,11 +2,12 @@
 The wire: topics, messages, statuses and codes. ONE table of each; change them here to speak to
 another platform.
 
-Never does any I/O and imports nothing of ours but the error, so that the host side (tools/) reads
-the same tables. A name with a leading underscore stays out of the .mpy: MicroPython folds it in,
-CPython reads it. Each file of ota/ repeats the few that it needs; tests/test_codes.py holds every
-copy to this table. Causes and cures in words: tools/codes.py. Source: the device end guidance, and
-the choices marked "ours" in docs/protocol.md.
+And what a message makes the agent do (read). Never does any I/O; nothing of ours but the error is
+imported with it, so that the host side (tools/) reads the same tables. A name with a leading
+underscore stays out of the .mpy: MicroPython folds it in, CPython reads it. Each file of ota/
+repeats the few that it needs; tests/test_codes.py holds every copy to this table. Causes and cures
+in words: tools/codes.py. Source: the device end guidance, and the choices marked "ours" in
+docs/protocol.md.
 """
 
 import json
@@ -21,8 +22,8 @@ except ImportError:  # CPython
         return value
 
 
-# Topics: PREFIX % (productKey, identifier) + name
-PREFIX = "/sys/%s/%s/ota/firmware/"
+# Topics: _PREFIX % (productKey, identifier) + name
+_PREFIX = const("/sys/%s/%s/ota/firmware/")
 _UPGRADE = const("upgrade")  # platform to device, QoS 1: the command
 _UPGRADE_REPLY = const("upgrade_reply")  # device to platform, QoS 1: received
 _PROGRESS = const("progress")  # device to platform, QoS 0, the last one QoS 1
@@ -92,6 +93,24 @@ _URL_MAX = const(1024)
 _ID_MAX = const(64)
 _VERSION_MAX = const(100)
 
+# States and phases of the agent, see there.
+_ASK = const(2)
+_BEGIN = const(3)
+_TRIAL = const(6)
+
+_PLAIN = const("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+
+def base(*names):
+    """
+    What the topics of a device begin with: str. names: product key, identifier, others to check.
+    Raises OTAError 480.
+    """
+    for name in names:
+        if not is_text(name, "._-:@", _ID_MAX):
+            raise OTAError(_ARGUMENT)
+    return _PREFIX % names[:2]
+
 
 def decode(data):
     """
@@ -103,7 +122,7 @@ def decode(data):
     """
     try:
         if len(data) <= _MESSAGE_MAX:
-            message = _bare(json.loads(data), {})
+            message = strip(json.loads(data), {})
             msg_id = message.get("msgId", "")
             if type(msg_id) is int:
                 msg_id = str(msg_id)
@@ -114,19 +133,19 @@ def decode(data):
     raise OTAError(_NOT_UNDERSTOOD)
 
 
-def command(msg_id, data, asked):
+def command(msg_id, data, get):
     """
     One firmware on offer, read from the `data` of an upgrade command or of an answer to get.
 
-    data: what decode() gave; asked: bool, True where policy and size may be absent. Returns an
+    data: what decode() gave; get: bool, True where policy and size may be absent. Returns an
     object with msg_id: str; version: str; url: str, http or https; sign: str, 32 hex digits; size:
     int bytes, 0 = not told; silent: bool, the device chooses when. Raises OTAError 410 (missing,
     wrong type or range), 411 (policy), 412 (sign method), 414 (URL).
     """
     # Of a class without code: what is kept of it must not keep this file.
-    found = type("Command", (), {})()
+    found = type("", (), {})()
     try:
-        data = _bare(data, {"policy": "silent", "size": 0} if asked else {})
+        data = strip(data, {"policy": "silent", "size": 0} if get else {})
         found.msg_id = msg_id
         found.size = size = data["size"]
         found.version = data["firmwareVersion"].strip()
@@ -137,7 +156,7 @@ def command(msg_id, data, asked):
         if not (
             msg_id
             and type(size) is int
-            and size >= (not asked)
+            and size >= (not get)
             and is_text(found.version, "._-", _VERSION_MAX)
             and len(sign) == 32
             and int("1" + sign, 16)  # the 1: no "0x", no "+"
@@ -159,19 +178,65 @@ def command(msg_id, data, asked):
     return found
 
 
-def is_text(text, others, size):
-    """True for a str of 1 to size characters of A-Z a-z 0-9 and others."""
-    if not isinstance(text, str) or not 0 < len(text) <= size:
-        return False
-    for c in text:
-        if not (c.isalpha() or c.isdigit() or c in others):
-            return False
-    return True
+def read(ota, data, get):
+    """
+    What a message makes the agent (ota) do: takes a command on or not, and answers. data:
+    bytes; get: bool, an answer to get.
+    """
+    msg_id = ""
+    try:
+        msg_id, code, data = decode(data)
+        if get:
+            if msg_id != ota._get:
+                if ota.on_info:
+                    ota.on_info(msg_id, code, data)
+                return
+            ota._get = None
+            if not data:  # 404: nothing waits for us
+                return
+        code = _judge(ota, command(msg_id, data, get), get)
+    except OTAError as e:
+        code = e.code
+    ota._send("upgrade_reply", {}, 1, msg_id, code)
 
 
-def _bare(data, found):
-    # A dict with the white space gone from its keys, over found; TypeError or AttributeError for
+def _judge(ota, cmd, get):
+    # Takes a command on, or not. Returns the code to answer.
+    journal = ota._log
+    phase = ota._phase
+    if phase >= _BEGIN:
+        if ota._cmd.version != cmd.version:
+            return _PENDING if phase == _TRIAL else _BUSY
+        if not get:  # so that a copy of it will not be new
+            ota._cmd.msg_id = cmd.msg_id
+        return _ACCEPTED
+    if journal.code and (cmd.msg_id == journal.msg_id or get and cmd.sign == journal.sign):
+        return _FAILED_BEFORE
+    ota._cmd = cmd
+    if cmd.sign == ota._kept:
+        if get:
+            cmd.msg_id = journal.msg_id
+    else:
+        ota._kept = None
+        if cmd.silent and cmd.version != ota.version:
+            from .stream import after  # here: the host has none
+
+            ota._phase = _ASK
+            ota.due = after(0)
+            return _LATER
+    ota._phase = _BEGIN
+    return _ACCEPTED
+
+
+def is_text(value, sep, size):
+    """True for a str of 1 to size characters of A-Z a-z 0-9 and those in sep."""
+    # Not character by character: MicroPython keeps each one that it met, for ever.
+    return isinstance(value, str) and 0 < len(value) <= size and not value.strip(_PLAIN + sep)
+
+
+def strip(data, copy):
+    # A dict with the white space gone from its keys, over copy; TypeError or AttributeError for
     # what is no dict.
     for key in data.keys():
-        found[key.strip()] = data[key]
-    return found
+        copy[key.strip()] = data[key]
+    return copy

@@ -7,7 +7,7 @@ running slot by itself. Source: MicroPython esp32.Partition; ESP-IDF OTA data, e
 esp_app_desc.h; docs/hardware.md.
 """
 
-from binascii import crc32, hexlify
+from binascii import crc32
 from struct import unpack
 
 from esp32 import Partition
@@ -20,6 +20,7 @@ _SWITCH = const(453)
 _HEAD = const(208)  # bytes of an image that we look at
 _IOCTL_ERASE = const(6)
 _VALID = const(2)  # state of a boot record
+_SWITCHING = const(3)  # state of the journal's record, see there
 
 
 def running():
@@ -58,16 +59,16 @@ def records():
                 yield state, 16 + (seq - 1) % slots, otadata, sector
 
 
-def confirm(own):
+def confirm(part):
     """
     Makes the running Partition the one that boots, and its record VALID. True when that is what
     is read back: flash may fail silently. Raises OSError of the flash.
     """
-    slot = own.info()[1]
+    slot = part.info()[1]
     # It marks the record that is active, so that has to be ours.
     if booting() != slot:
-        own.set_boot()
-    own.mark_app_valid_cancel_rollback()
+        part.set_boot()
+    part.mark_app_valid_cancel_rollback()
     for record in records():
         if record[:2] == (_VALID, slot):
             return True
@@ -82,7 +83,7 @@ def forget(slot):
 
 def build(part):
     """Which build the image in a Partition is: str, the first 8 bytes of the ELF's SHA-256."""
-    return hexlify(head(part)[176:184]).decode()
+    return head(part)[176:184].hex()
 
 
 def other():
@@ -110,9 +111,12 @@ def other():
     return part, slot, size, head(own)[12:14]
 
 
-def switch(part):
-    """Makes the image in a Partition the one to boot. Raises OTAError 453."""
+def switch(part, journal):
+    """Makes the image in a Partition the one to boot, and notes that. Raises OTAError 453."""
     slot = part.info()[1]
+    # For an image that does not tell its version, see trial.begin.
+    setattr(journal, "v%d" % slot, build(part) + journal.version)
+    journal.write(_SWITCHING)
     try:
         part.set_boot()
         if booting() != slot:  # flash may fail silently

@@ -17,7 +17,7 @@ _HEADERS_MAX = const(8192)
 _LINE_MAX = const(2048)  # of it, a line: one string, which needs a piece of heap of that length
 # the protocol's bound of one message; what is longer is read and thrown away
 _READ_MAX = const(16384)
-_PIECE = const(128)  # read at a time: MicroPython makes room for all of it first
+_PIECE = const(64)  # read at a time: MicroPython makes room for all of it first
 # to connect, and for all that the library says and reads until it is done; then for each write
 _OPEN_S = const(4)
 _PACKET_MS = const(700)  # what begins to come has to be there by then
@@ -41,20 +41,20 @@ class Stream:
     """
 
     sock = None
-    _room = _HEADERS_MAX
+    size = _HEADERS_MAX
 
-    def __getattr__(self, name):
-        return getattr(socket, name)
+    def __getattr__(self, key):
+        return getattr(socket, key)
 
     def socket(self, *_):
         self.sock = socket.socket()
         return self
 
-    def connect(self, arg):
-        self._end = after(_OPEN_S * 1000)
+    def connect(self, *args):
+        self.end = after(_OPEN_S * 1000)
         sock = self.sock
         sock.settimeout(_OPEN_S)
-        sock.connect(arg)
+        sock.connect(*args)
         sock.setblocking(False)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -69,7 +69,7 @@ class Stream:
         True when there is something to read, or the other end is gone; waits at most ms. What is
         read then ends within 0.7 s.
         """
-        self._end = after(_PACKET_MS)
+        self.end = after(_PACKET_MS)
         for _ in self._poll.ipoll(ms):  # poll() would make a list
             return True
 
@@ -86,9 +86,7 @@ class Stream:
             pass
         at = 0
         while at < n:
-            part = self._some(self.sock.read, min(n - at, _PIECE))
-            if not part:
-                raise OSError(ETIMEDOUT)
+            part = self.next(self.sock.read, min(n - at, _PIECE))
             end = at + len(part)
             if data:
                 data[at:end] = part
@@ -96,18 +94,26 @@ class Stream:
         return data if n > _PIECE else bytes(data)
 
     def readline(self):
-        """A line of the HTTP headers, whole; ValueError when they are too long."""
-        line = b""
-        while line[-1:] != b"\n":
-            part = self._some(self.sock.readline, _PIECE)
-            if not part:
-                raise OSError(ETIMEDOUT)
-            line += part
-            self._room -= len(part)
-            if self._room < 0 or len(line) > _LINE_MAX:
-                raise ValueError
-        # requests must not know a Location: it would follow it, without limit or time-out.
-        return b"l" + line[1:] if line[:1] == b"L" else line
+        """
+        A line of the HTTP headers, whole: the status, one that an upgrade needs, its name in small
+        letters, or the end. ValueError when they are too long.
+        """
+        while True:
+            first = self.size == _HEADERS_MAX
+            line = b""
+            while line[-1:] != b"\n":
+                part = self.next(self.sock.readline, _PIECE)
+                line += part
+                self.size -= len(part)
+                if self.size < 0 or len(line) > _LINE_MAX:
+                    raise ValueError
+            name = line[:8].lower()
+            if name == b"location":  # so that requests does not know it, and follow it
+                return name + line[8:]
+            if name == b"content-":
+                return line.lower()
+            if first or line[:1] in b"\r\nT":  # Transfer-Encoding: requests says no
+                return line
 
     def write(self, data, n=None):
         sock = self.sock
@@ -121,12 +127,15 @@ class Stream:
         if self.sock:
             self.sock.close()
 
-    def _some(self, read, arg):
-        while left(self._end):
-            got = read(arg)
-            if got is not None:
+    def next(self, read, n):
+        """What comes next, at most n bytes. OSError ETIMEDOUT also when nothing comes any more."""
+        while left(self.end):
+            got = read(n)
+            if got:
                 return got
-            self._poll.ipoll(left(self._end))
+            if got is not None:
+                break
+            self._poll.ipoll(left(self.end))
         raise OSError(ETIMEDOUT)
 
 

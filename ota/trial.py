@@ -8,10 +8,13 @@ image, as it does by itself when the one on trial did not confirm. Source: docs/
 loader" and "Starting up".
 """
 
+import json
 import sys
 
 import machine
+from esp32 import NVS
 
+from . import OTAError
 from .slot import build, confirm, forget, head, records, running
 from .stream import after, left
 
@@ -20,10 +23,17 @@ _NOT_STARTED = const(460)
 _SELF_TEST = const(461)
 _NOT_CONNECTED = const(462)
 _OTHER_VERSION = const(463)
+_ARGUMENT = const(480)
+_MQTT = const(482)
 
 # States of the journal's record, see there.
+_WAITING = const(1)
 _SWITCHING = const(3)
 _DONE = const(4)
+
+# Phases of the agent, see there.
+_READY = const(1)
+_TRIAL = const(6)
 
 # States of a boot record; the others are INVALID 3, ABORTED 4.
 _NEW = const(0)
@@ -32,6 +42,55 @@ _VALID = const(2)
 
 _WDT_MS = const(120000)
 _NEVER_MS = const(0x7FFFFFFF)
+_RECORD_MAX = const(960)  # bytes: all texts of a record at their greatest length, and their names
+
+
+def load(journal):
+    """Fills a Journal with the newer one of the two records. Returns it."""
+    for key in "ab":
+        try:
+            buf = bytearray(_RECORD_MAX)
+            nvs = NVS("ota")
+            record = json.loads(buf[: nvs.get_blob(key, buf)])
+            if record["turn"] > journal.turn:
+                for name in record:  # whoever wrote it
+                    if type(record[name]) != type(getattr(type(journal), name, "")):  # noqa: E721
+                        raise ValueError
+                for name in record:
+                    setattr(journal, name, record[name])
+                units = nvs.get_i32("units")
+                if units >> 10 == journal.turn & 1023:
+                    journal.units = units & 1023
+        except Exception:  # there is none, or it is not ours: a start must not fail for it
+            pass
+    return journal
+
+
+def start(ota, version, items):
+    """
+    The second half of the agent's constructor, see there. items: the settings. Raises OTAError
+    480, 482.
+    """
+    client = ota._mqtt
+    ota.on_message = getattr(client, "cb", None)
+    for name in items:
+        if not hasattr(type(ota), name):
+            raise OTAError(_ARGUMENT)
+        setattr(ota, name, items[name])
+    ota._phase = _READY
+    journal = load(ota._log)
+    # What to go on with, as soon as the platform tells the URL again.
+    if not begin(ota, journal, version) and _WAITING <= journal.state <= _SWITCHING:
+        ota._kept = journal.sign
+    client.set_callback(ota._hear)
+    try:
+        for name in ("upgrade", "get_reply"):
+            client.subscribe(ota._base + name, 1)
+    except Exception:  # umqtt's own exceptions have no common class
+        ota.destroy()
+        raise OTAError(_MQTT)
+    if not hasattr(client, "up"):
+        ota.connected()
 
 
 def begin(ota, journal, version):
@@ -84,19 +143,21 @@ def begin(ota, journal, version):
                 machine.reset()
             if state != _VALID:
                 journal.code = journal.code or _NOT_STARTED
-                journal.save(_DONE)
+                journal.write(_DONE)
                 forget(slot)  # whatever can be read there later
     if trial:
         ota.wdt = machine.WDT(timeout=_WDT_MS)
         ota.due = after(ota.trial_s * 1000)
         ota.tested = None
         ota._also = step
+        ota._cmd = journal
+        ota._phase = _TRIAL
         return True
     # With a code the image failed, though a cut may have taken its boot record.
     if switching and (journal.slot == here or journal.code):
         if journal.slot == here:  # it is confirmed, whatever was read back
             journal.code = (journal.version != ota.version) * _OTHER_VERSION
-        journal.save(_DONE)
+        journal.write(_DONE)
 
 
 def step(ota, journal):
@@ -141,14 +202,14 @@ def step(ota, journal):
                         arm(ota, journal, here)
                     if ours:
                         journal.code = 0
-                        journal.save(_DONE)
+                        journal.write(_DONE)
                     return True
             except (OSError, MemoryError):
                 pass
     if late:
         journal.code = code
         try:
-            journal.save(journal.state)
+            journal.write(journal.state)
             forget(here)
         finally:
             machine.reset()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hashlib import md5
 from pathlib import Path
 
-from ota.protocol import PREFIX
+from ota.protocol import _PREFIX as PREFIX
 from tools.device.device import Device
 from tools.device.net import Relay
 from tools.platform.local import LocalPlatform

@@ -32,6 +32,14 @@ _SILENCE_MS = 60000  # of a script that is through
 _PAST_START_MS = 1000
 
 
+class Settings:
+    """What a Download and an Upgrade need of the agent."""
+
+    tries = 5
+    stall_s = 30
+    total_s = 3600
+
+
 class Reset(Exception):
     """machine.reset() was called: on a device nothing comes after it."""
 
@@ -136,7 +144,12 @@ class _Poll:
 
 
 class Socket:
-    """One connection. sent: bytearray, what was written; closed; fault: raised by write."""
+    """
+    One connection. sent: bytearray, what was written; closed; fault: raised by write; fills:
+    readinto goes on while there is something, as that of MicroPython does, not item by item.
+    """
+
+    fills = False
 
     def __init__(self, clock, items):
         self.clock = clock
@@ -205,12 +218,18 @@ class Socket:
         data, self._data = self._data[:n], self._data[n:]
         return data
 
-    def readinto(self, buf, n):
-        data = self.read(min(n, len(buf)))
+    def readinto(self, buf, n=None):
+        n = min(n or len(buf), len(buf))
+        data = self.read(n)
         if data is None:
             return None
-        buf[: len(data)] = data
-        return len(data)
+        at = len(data)
+        buf[:at] = data
+        while self.fills and data and at < n and self.ready() and self._data:
+            data = self.read(n - at)
+            buf[at : at + len(data)] = data
+            at += len(data)
+        return at
 
     def readline(self, n):
         if self.ready() and b"\n" in self._data[:n]:
@@ -240,16 +259,23 @@ class Case(unittest.TestCase):
         self.net = Net(self.clock)
         self.machine = Machine()
         self._kept = stream.ticks_ms, stream.socket, stream.select
-        stream.ticks_ms = self.clock.ticks_ms
         stream.socket = stream.select = self.net
+        self._tick(self.clock.ticks_ms)
         self._module = machine
         self._exchange(self.machine)
         self._records = bootrecords.read()
         forget()
 
+    def _tick(self, ticks_ms):
+        # download.py has its own name for it, from stream.py when it is loaded.
+        for name in ("ota.stream", "ota.download"):
+            if name in sys.modules:
+                sys.modules[name].ticks_ms = ticks_ms
+
     def tearDown(self):
         stream = sys.modules["ota.stream"]
-        stream.ticks_ms, stream.socket, stream.select = self._kept
+        ticks_ms, stream.socket, stream.select = self._kept
+        self._tick(ticks_ms)
         self._exchange(self._module)
         if sys.modules.pop("ota.late", None):  # it would keep the machine of this test
             del sys.modules["ota"].late

@@ -8,7 +8,7 @@ docs/protocol.md.
 
 from errno import ECONNRESET
 
-from fakes import END, Case, data
+from fakes import END, Case, Settings, data
 from files import sign_of
 
 from ota.download import Download
@@ -19,13 +19,6 @@ SIZE = 1024
 SIGN = sign_of([BODY])
 
 _CALL_MS = 5000  # no call may last longer
-
-
-class Settings:
-    tries = 5
-    stall_s = 30
-    total_s = 3600
-    block = memoryview(bytearray(4096))
 
 
 def head(status, *lines):
@@ -264,6 +257,6 @@ class ResumeTests(DownloadCase):
         while not self.job.readinto(view, len(view), 100):
             pass
         self.job.close()
-        self.job.seek(0)
+        self.job.start(0)
         self.net.script(WHOLE, BODY, END)
         self.assertWhole()

@@ -129,8 +129,6 @@ class StatusTests(DownloadCase):
             b"SSH-2.0-OpenSSH_9.6\r\n",
             b"HTTP/1.0 OK\r\n\r\n",
             b"\r\n",
-            b"HTTP/1.0 200 OK\r\nno header\r\n\r\n",
-            b"HTTP/1.0 200 OK\r\nX: \xff\xfe\r\n\r\n",
             b"HTTP/1.0 200 OK\r\nContent-Length: many\r\n\r\n",
             b"HTTP/1.0 300 X\r\nLocation: http://host/other\r\n\r\n",
         ):

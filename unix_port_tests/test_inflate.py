@@ -8,8 +8,9 @@ import sys
 from binascii import crc32
 
 import images
+from fakes import Socket
 from files import File
-from test_upgrade import UpgradeCase, other
+from upgrades import UpgradeCase, other
 
 _BLOCK = 4096
 
@@ -60,6 +61,13 @@ class GzCase(UpgradeCase):
         self.serve(self.file)
         self.run_job()
         self.assertInflated()
+
+    def test_it_is_noticed_when_a_block_is_there_at_once(self):
+        Socket.fills = True
+        try:
+            self.test_it_comes_into_the_slot()
+        finally:
+            Socket.fills = False
 
     def test_image_of_whole_blocks(self):
         self.pack(_BLOCK)

@@ -1,5 +1,6 @@
 """
-Tests of ota/journal.py: a record that comes back after a restart, also when half of it is lost.
+Tests of the class Journal of ota/agent.py, and of load() in ota/trial.py: a record that comes back
+after a restart, also when half of it is lost.
 
 A restart is a new Journal that loads. Source of the expected values: docs/protocol.md (lengths of
 the fields); docs/hardware.md, "NVS".
@@ -9,11 +10,15 @@ import json
 import unittest
 
 from esp32 import NVS
+from journals import read_journal
 
-import ota.journal
-from ota.journal import Journal
+import ota.agent
+import ota.trial
+from ota.agent import Journal
+from ota.trial import load
 
-journal = ota.journal
+journal = ota.agent
+trial = ota.trial
 
 _FETCHING = 2
 _SWITCHING = 3
@@ -48,10 +53,6 @@ def newest():
         except OSError:  # none
             found.append(-1)
     return found.index(max(found))
-
-
-def loaded():
-    return Journal().load()
 
 
 def fields(record):
@@ -90,53 +91,53 @@ class JournalCase(unittest.TestCase):
         forget("a", "b")
 
     def tearDown(self):
-        journal.NVS = NVS
+        journal.NVS = trial.NVS = NVS
         forget("a", "b")
 
 
 class RecordTests(JournalCase):
     def test_nothing_there(self):
-        self.assertEqual(fields(loaded()), [0, 0, 0, 0, 0, "", "", ""])
+        self.assertEqual(fields(read_journal()), [0, 0, 0, 0, 0, "", "", ""])
 
     def test_load_returns_the_journal(self):
         one = Journal()
-        self.assertIs(one.load(), one)
+        self.assertIs(load(one), one)
 
     def test_take_begins_a_record(self):
         one = Journal()
         one.code, one.progress = 440, 37
-        one.take(Command, _FETCHING, 17, 5)
+        one.start(Command, _FETCHING, 17, 5)
         expected = [_FETCHING, 0, 0, 17, 5, "17", "1.1.0", Command.sign]
         self.assertEqual(fields(one), expected)
-        self.assertEqual(fields(loaded()), expected)
+        self.assertEqual(fields(read_journal()), expected)
 
     def test_take_without_slot(self):
         one = Journal()
-        one.take(Command, _FETCHING, 17, 5)
-        one.take(Command, _DONE)
-        self.assertEqual(fields(loaded())[:5], [_DONE, 0, 0, 0, 0])
+        one.start(Command, _FETCHING, 17, 5)
+        one.start(Command, _DONE)
+        self.assertEqual(fields(read_journal())[:5], [_DONE, 0, 0, 0, 0])
 
     def test_save_writes_what_was_set(self):
         one = Journal()
-        one.take(Command, _FETCHING, 17)
+        one.start(Command, _FETCHING, 17)
         one.code, one.progress, one.units = 431, 62, 9
-        one.save(_DONE)
-        self.assertEqual(fields(loaded())[:5], [_DONE, 431, 62, 17, 9])
+        one.write(_DONE)
+        self.assertEqual(fields(read_journal())[:5], [_DONE, 431, 62, 17, 9])
 
     def test_nothing_is_written_without_save(self):
         one = Journal()
-        one.take(Command, _FETCHING)
+        one.start(Command, _FETCHING)
         one.code = 431
-        self.assertEqual(loaded().code, 0)
+        self.assertEqual(read_journal().code, 0)
 
     def test_versions_of_the_slots_stay_with_the_next_command(self):
         one = Journal()
         one.v17 = "a0a1a2a3a4a5a6a71.1.0"
-        one.take(Command, _SWITCHING, 17)
-        two = loaded()
+        one.start(Command, _SWITCHING, 17)
+        two = read_journal()
         two.v16 = "b0b1b2b3b4b5b6b71.2.0"
-        two.take(Command, _FETCHING, 16)
-        three = loaded()
+        two.start(Command, _FETCHING, 16)
+        three = read_journal()
         self.assertEqual((three.v16, three.v17), (two.v16, one.v17))
 
     def test_longest_record(self):
@@ -146,9 +147,9 @@ class RecordTests(JournalCase):
             command.msg_id, command.version = msg_id, "v" * 100
             one.v16 = one.v17 = "0" * 16 + "v" * 100
             one.code, one.progress, one.units = 440, 95, 24
-            one.take(command, _FETCHING, 17, 24)
-            one.save(_FETCHING)
-            self.assertEqual(fields(loaded()), fields(one), msg_id)
+            one.start(command, _FETCHING, 17, 24)
+            one.write(_FETCHING)
+            self.assertEqual(fields(read_journal()), fields(one), msg_id)
 
 
 class TurnTests(JournalCase):
@@ -157,15 +158,15 @@ class TurnTests(JournalCase):
         one = Journal()
         for progress in range(520):
             one.progress = progress
-            one.save(_FETCHING)
-            self.assertEqual(loaded().progress, progress)
+            one.write(_FETCHING)
+            self.assertEqual(read_journal().progress, progress)
 
     def test_goes_on_after_a_restart_at_every_turn(self):
         for progress in range(520):
-            one = loaded()
+            one = read_journal()
             one.progress = progress
-            one.save(_FETCHING)
-        self.assertEqual(loaded().progress, 519)
+            one.write(_FETCHING)
+        self.assertEqual(read_journal().progress, 519)
 
     def test_record_before_survives_the_loss_of_the_newest(self):
         # A cut while a blob is replaced can lose both of its values.
@@ -174,17 +175,17 @@ class TurnTests(JournalCase):
             one = Journal()
             for progress in range(saves):
                 one.progress = progress
-                one.save(_FETCHING)
+                one.write(_FETCHING)
             forget("ab"[newest()])
-            self.assertEqual(loaded().progress, saves - 2, saves)
+            self.assertEqual(read_journal().progress, saves - 2, saves)
 
     def test_newest_record_survives_the_loss_of_the_one_before(self):
         one = Journal()
         for progress in range(3):
             one.progress = progress
-            one.save(_FETCHING)
+            one.write(_FETCHING)
         forget("ab"[1 - newest()])
-        self.assertEqual(loaded().progress, 2)
+        self.assertEqual(read_journal().progress, 2)
 
     def test_save_after_a_loss_never_writes_over_the_only_record(self):
         for lost in range(2):
@@ -192,15 +193,15 @@ class TurnTests(JournalCase):
             one = Journal()
             for progress in range(4):
                 one.progress = progress
-                one.save(_FETCHING)
+                one.write(_FETCHING)
             forget("ab"[lost])
-            two = loaded()
+            two = read_journal()
             kept = two.progress
             two.progress = 50
-            two.save(_FETCHING)
-            self.assertEqual(loaded().progress, 50, lost)
+            two.write(_FETCHING)
+            self.assertEqual(read_journal().progress, 50, lost)
             forget("ab"[newest()])
-            self.assertEqual(loaded().progress, kept, lost)
+            self.assertEqual(read_journal().progress, kept, lost)
 
 
 class BadRecordTests(JournalCase):
@@ -224,55 +225,55 @@ class BadRecordTests(JournalCase):
                 one = Journal()
                 for progress in range(4):
                     one.progress = progress
-                    one.save(_FETCHING)
+                    one.write(_FETCHING)
                 place = newest() if lost else 1 - newest()
                 NVS("ota").set_blob("ab"[place], text)
-                self.assertEqual(loaded().progress, 3 - lost, (text[:32], lost))
+                self.assertEqual(read_journal().progress, 3 - lost, (text[:32], lost))
 
     def test_garbage_in_both(self):
         for text in (b"\x00", b"[1]", b'"turn"', b"x" * 900):
             for key in "ab":
                 NVS("ota").set_blob(key, text)
-            self.assertEqual(fields(loaded()), [0, 0, 0, 0, 0, "", "", ""], text[:32])
+            self.assertEqual(fields(read_journal()), [0, 0, 0, 0, 0, "", "", ""], text[:32])
 
     def test_number_in_the_place_of_a_blob(self):
         one = Journal()
         one.progress = 7
-        one.save(_FETCHING)
+        one.write(_FETCHING)
         other = "ab"[1 - newest()]
         NVS("ota").set_i32(other, 7)
-        self.assertEqual(loaded().progress, 7)
+        self.assertEqual(read_journal().progress, 7)
 
 
 class NoNVSTests(JournalCase):
     def test_goes_on_without_nvs(self):
-        journal.NVS = Broken
-        one = loaded()
-        one.take(Command, _FETCHING, 17, 3)
+        journal.NVS = trial.NVS = Broken
+        one = read_journal()
+        one.start(Command, _FETCHING, 17, 3)
         self.assertEqual(fields(one), [_FETCHING, 0, 0, 17, 3, "17", "1.1.0", Command.sign])
 
     def test_write_that_fails_is_not_raised(self):
         for where in ("set_blob", "commit"):
-            journal.NVS = Full
+            journal.NVS = trial.NVS = Full
             Full.where = where
-            one = loaded()
-            one.save(_DONE)
+            one = read_journal()
+            one.write(_DONE)
             self.assertEqual(one.state, _DONE, where)
 
     def test_record_before_stays_when_a_write_fails(self):
         one = Journal()
-        one.take(Command, _SWITCHING, 17)
-        journal.NVS = Full
+        one.start(Command, _SWITCHING, 17)
+        journal.NVS = trial.NVS = Full
         Full.where = "set_blob"
-        one.save(_DONE)
-        self.assertEqual(loaded().state, _SWITCHING)
+        one.write(_DONE)
+        self.assertEqual(read_journal().state, _SWITCHING)
 
     def test_save_after_a_failed_one_is_kept(self):
         one = Journal()
-        one.take(Command, _SWITCHING, 17)
-        journal.NVS = Full
+        one.start(Command, _SWITCHING, 17)
+        journal.NVS = trial.NVS = Full
         Full.where = "set_blob"
-        one.save(_SWITCHING)
-        journal.NVS = NVS
-        one.save(_DONE)
-        self.assertEqual(loaded().state, _DONE)
+        one.write(_SWITCHING)
+        journal.NVS = trial.NVS = NVS
+        one.write(_DONE)
+        self.assertEqual(read_journal().state, _DONE)

@@ -14,10 +14,11 @@ from binascii import hexlify
 import bootrecords as boot
 import images
 from esp32 import Partition
+from journals import read_journal
 from trials import DONE, FETCHING, SWITCHING, TOLD, Agent, Command, Restart, TrialCase
 
 import ota
-from ota.journal import Journal
+from ota.agent import Journal
 from ota.slot import head, running
 from ota.slot import records as boot_records
 
@@ -48,9 +49,9 @@ class LateCase(TrialCase):
 
     def write(self, image):
         # Into ota_1.
-        block = bytearray(b"\xff" * 4096)
-        block[: len(image)] = image
-        boot.slot(boot.OTHER).writeblocks(0, block)
+        slot = boot.slot(boot.OTHER)
+        slot.ioctl(6, 0)
+        slot.writeblocks(0, image, 0)
 
     def starts(
         self,
@@ -70,8 +71,8 @@ class LateCase(TrialCase):
             self.journal = Journal()
             self.journal.late = slot << 3 | lives
             self.journal.back = build()
-            self.journal.take(Command, state, slot)
-        self.journal = Journal().load()
+            self.journal.start(Command, state, slot)
+        self.journal = read_journal()
         if hasattr(ota, "counted"):  # a start begins without it
             del ota.counted
         self.unload()
@@ -86,12 +87,12 @@ class LateCase(TrialCase):
 
     def lives(self):
         # As the next start finds them: (slot, how many).
-        late = Journal().load().late
+        late = read_journal().late
         return late >> 3, late & 7
 
     def assertForgotten(self, why=None):
         # Nothing is watched any more, in NVS neither, and the code is gone from the heap.
-        self.assertEqual(Journal().load().late, 0, why)
+        self.assertEqual(read_journal().late, 0, why)
         self.assertEqual(self.journal.late, 0, why)
         self.assertIsNone(self.agent._also, why)
         self.assertFalse("ota.late" in sys.modules, why)
@@ -139,9 +140,9 @@ class CountTests(LateCase):
 
     def test_start_without_a_crash_writes_nothing(self):
         self.starts(3, POWER_ON)
-        turn = Journal().load().turn
+        turn = read_journal().turn
         self.assertFalse(self.starts(3, POWER_ON, keep=True))
-        self.assertEqual(Journal().load().turn, turn)
+        self.assertEqual(read_journal().turn, turn)
 
     def test_each_start_watches_anew(self):
         for cause in (POWER_ON, HARD):
@@ -154,7 +155,7 @@ class CountTests(LateCase):
     def test_record_of_the_upgrade_stays_as_it_is(self):
         for state in (0, 1, FETCHING, DONE, TOLD):
             self.starts(4, HARD, state=state)
-            found = Journal().load()
+            found = read_journal()
             self.assertEqual((found.state, found.code, found.msg_id), (state, 0, "17"))
 
     def test_third_crash_goes_back(self):
@@ -193,7 +194,7 @@ class CountTests(LateCase):
         for _ in range(3):
             self.unload()
             self.load()
-            self.journal = Journal().load()
+            self.journal = read_journal()
             self.assertFalse(self.begin())
         self.assertEqual(self.lives(), (boot.HERE, 3))
 
@@ -224,11 +225,11 @@ class GiveUpTests(LateCase):
     def test_is_given_up_once(self):
         self.write(b"")
         self.starts(2, HARD)
-        turn = Journal().load().turn
+        turn = read_journal().turn
         self.write(images.application())
         for _ in range(4):
             self.assertFalse(self.starts(0, HARD, keep=True))
-        self.assertEqual(Journal().load().turn, turn)
+        self.assertEqual(read_journal().turn, turn)
         self.assertEqual(boots(), boot.HERE)
 
     def test_no_outcome_comes_of_it(self):
@@ -277,10 +278,10 @@ class BackTests(LateCase):
             raise unittest.SkipTest("no simulator: the flash cannot be made to fail")
         self.journal = Journal()
         self.journal.late = boot.OTHER << 3 | 1
-        self.journal.take(Command, TOLD, boot.OTHER)
+        self.journal.start(Command, TOLD, boot.OTHER)
         boot.write(*self.RECORDS)
         self.journal.back = build()
-        self.journal.save(TOLD)
+        self.journal.write(TOLD)
         for k in (0, 1):  # it is tried twice
             simulator.fault(k, "error")
         try:
@@ -300,7 +301,7 @@ class BackTests(LateCase):
         self.back()
         for kind, k in (("error", 0), ("error", 1), ("skip", 1)):
             self.journal.late = boot.OTHER << 3 | 1
-            self.journal.save(TOLD)
+            self.journal.write(TOLD)
             boot.write(*self.RECORDS)
             simulator.fault(k, kind)
             try:
@@ -317,7 +318,7 @@ class BackTests(LateCase):
             self.journal.late = boot.OTHER << 3 | 1
             self.journal.back = back
             self.journal.code = 0
-            self.journal.save(TOLD)
+            self.journal.write(TOLD)
             boot.write(*self.RECORDS)
             self.assertIs(self.starts(0, HARD, keep=True), True)
             self.assertEqual(self.remembered(), (TOLD, 0))
@@ -326,7 +327,7 @@ class BackTests(LateCase):
     def test_is_to_be_told_as_464(self):
         for state in (0, 1, FETCHING, SWITCHING, DONE, TOLD):
             self.back(state=state)
-            found = Journal().load()
+            found = read_journal()
             self.assertEqual((found.state, found.code, found.msg_id), (DONE, 464, "17"), state)
 
     def test_crashes_from_then_on_are_not_counted(self):
@@ -353,12 +354,12 @@ class CalmTests(LateCase):
 
     def test_goes_on_while_late_s_lasts(self):
         self.watch()
-        turn = Journal().load().turn
+        turn = read_journal().turn
         for _ in range(3):
             self.look()
         self.assertIsNotNone(self.agent._also)
         self.assertEqual(self.lives(), (boot.HERE, 3))
-        self.assertEqual(Journal().load().turn, turn)
+        self.assertEqual(read_journal().turn, turn)
 
     def test_is_over_after_it(self):
         for state in (0, 1, FETCHING, DONE, TOLD):

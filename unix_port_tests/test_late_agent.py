@@ -11,8 +11,9 @@ import bootrecords as boot
 import images
 from agents import AgentCase
 from fakes import Reset, data, forget
+from journals import read_journal
 
-from ota.journal import Journal
+from ota.agent import Journal
 from ota.protocol import command
 
 POWER_ON = 1
@@ -25,11 +26,11 @@ def armed(lives=4):
     forget()
     journal = Journal()
     journal.late = boot.HERE << 3 | lives
-    journal.save(0)
+    journal.write(0)
 
 
 def late():
-    return Journal().load().late
+    return read_journal().late
 
 
 class AgentTests(AgentCase):
@@ -39,9 +40,9 @@ class AgentTests(AgentCase):
         module = ota.download
         slot, seen = module.Slot, []
 
-        def noting(view):  # erases boot records as it begins
+        def noting(*args):  # erases boot records as it begins
             seen.append(late())
-            return slot(view)
+            return slot(*args)
 
         armed()
         self.ready()
@@ -124,7 +125,7 @@ class BootLoaderTests(AgentCase):
         block[: len(image)] = image
         other = boot.slot(boot.OTHER)
         other.writeblocks(0, block)
-        Journal().take(command("m1", data(), False), 3, boot.OTHER)
+        Journal().start(command("m1", data(), False), 3, boot.OTHER)
         other.set_boot()
 
     def tearDown(self):
@@ -176,7 +177,7 @@ class BootLoaderTests(AgentCase):
 
     def test_failure_is_told_when_the_success_was_not(self):
         self.boots("ota_1", HARD, polls=1)
-        self.assertEqual(Journal().load().state, 4)  # the broker has not acknowledged it
+        self.assertEqual(read_journal().state, 4)  # the broker has not acknowledged it
         self.crash_until_it_goes_back([HARD, HARD, HARD], polls=0)
         self.is_back()
 

@@ -326,7 +326,7 @@ class LinkTests(Case):
             self.assertIsNone(self.link.publish(*arguments))
             self.assertEqual(self.sock.sent, expected)
             self.assertEqual(self.link.unacked, set())
-            self.link.drop()
+            self.link.close()
             self.clock.advance(300000)
 
     def test_publish_at_qos_1_returns_its_packet_id(self):

@@ -10,9 +10,10 @@ from agents import AgentCase, Client, PlainClient
 from esp32 import Partition
 from fakes import Reset, data
 from files import File, Image
+from journals import read_journal
 
 import ota.download
-from ota.journal import Journal
+from ota.agent import Journal
 from ota.protocol import command
 
 _BLOCK = 4096
@@ -53,7 +54,7 @@ class WholeTests(AgentCase):
         with self.assertRaises(Reset):
             self.poll(2)
         self.assertEqual(Partition(Partition.BOOT).info(), running.get_next_update().info())
-        self.assertEqual(Journal().load().state, 3)
+        self.assertEqual(read_journal().state, 3)
 
     def test_last_messages_leave_before_the_restart(self):
         self.upgrade()
@@ -257,7 +258,7 @@ class OutcomeTests(AgentCase):
         self.command("m2", "3.0")
         self.poll(5)
         self.assertFalse(self.agent.is_fetching())
-        self.assertEqual(Journal().load().msg_id, "m1")
+        self.assertEqual(read_journal().msg_id, "m1")
         self.client.lost = ()
         self.net.script(b"HTTP/1.0 200 OK\r\n\r\n")
         self.poll(6)
@@ -268,9 +269,9 @@ class TrialOutcomeTests(AgentCase):
     def switched(self, slot, code=0):
         # What the upgrade leaves behind: the slot that it wrote, why its trial failed.
         journal = Journal()
-        journal.take(command("m1", data(), False), 3, slot)
+        journal.start(command("m1", data(), False), 3, slot)
         journal.code = code
-        journal.save(3)
+        journal.write(3)
 
     def test_success_is_told_once(self):
         for client in (Client(), PlainClient()):

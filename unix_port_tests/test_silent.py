@@ -6,8 +6,7 @@ Source of the expected values: "Messages" and "Device rules" in docs/protocol.md
 
 from agents import AgentCase
 from fakes import SIGN, data
-
-from ota.journal import Journal
+from journals import read_journal
 
 BODY_COMES = b"HTTP/1.0 200 OK\r\nContent-Length: 4096\r\n\r\n"  # then silence
 
@@ -144,24 +143,24 @@ class NextStartTests(AgentCase):
         for _ in range(3):
             self.clock.advance(60000)
             self.poll(2)
-        found = Journal().load()
+        found = read_journal()
         self.assertEqual((found.state, found.msg_id, found.code), (4, "m1", 430))
         self.client.lost = ()
         self.client.reconnect()
         self.poll(8)
         self.clock.advance(60000)
         self.poll(2)
-        found = Journal().load()
+        found = read_journal()
         self.assertEqual((found.state, found.msg_id, found.code), (1, "m2", 0))
         self.assertEqual(self.replies(), [("m1", 200), ("m2", 202)])
 
     def test_is_noted_once(self):
         self.begin()
-        turn = Journal().load().turn
+        turn = read_journal().turn
         for _ in range(10):
             self.clock.advance(60000)
             self.poll(2)
-        found = Journal().load()
+        found = read_journal()
         self.assertEqual((found.state, found.msg_id, found.turn), (1, "m1", turn))
 
     def test_begins_at_the_next_start_when_the_platform_tells_it_again(self):

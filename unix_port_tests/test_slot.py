@@ -35,10 +35,10 @@ def put(writer, data):
     # Gives data to the writer as a download does: as much as there is room for.
     at = 0
     while at < len(data):
-        n = min(len(writer.view) - writer.fill, len(data) - at)
-        writer.view[writer.fill : writer.fill + n] = data[at : at + n]
+        n = min(len(writer.view) - writer.count, len(data) - at)
+        writer.view[writer.count : writer.count + n] = data[at : at + n]
         at += n
-        writer.add(n)
+        writer.write(n)
 
 
 class Watched:
@@ -78,7 +78,7 @@ class Watched:
 class SlotCase(unittest.TestCase):
     def setUp(self):
         self._records = boot.read()
-        self.writer = ota.download.Slot(memoryview(bytearray(_BLOCK)))
+        self.writer = ota.download.Slot(memoryview(bytearray(_BLOCK + 512)), slot.other())
         self.partition = self.writer.part
 
     def tearDown(self):
@@ -88,8 +88,8 @@ class SlotCase(unittest.TestCase):
         # The writer as after a restart: `written` bytes are in the slot. One for all, heap is
         # scarce. watched: see Watched.
         writer = self.writer
-        writer.fill = 0
-        writer.safe = written
+        writer.count = 0
+        writer.done = written
         writer.part = Watched(self.partition, **watched)
         return writer
 
@@ -188,32 +188,17 @@ class WriteTests(SlotCase):
     def test_counts_after_each_block(self):
         writer = self.writer
         writer.view[:] = images.application(_BLOCK)
-        writer.fill = 1000
-        writer.add(_BLOCK)
-        self.assertEqual((writer.fill, writer.safe), (0, _BLOCK))
-        writer.add(900)
-        self.assertEqual((writer.fill, writer.safe), (0, _BLOCK + 900))
-
-    def test_pieces_are_put_behind_each_other(self):
-        # Everywhere in the block, also where a whole piece would reach past its end.
-        writer = self.writer
-        want = bytearray(i * 7 & 255 for i in range(_BLOCK))
-        for sizes in ((512,) * 8, (1, 511, 512, 440, 512), (500,) * 8 + (96,), (37,) * 110):
-            writer.view[:] = bytes(_BLOCK)
-            writer.fill = 0
-            for n in sizes:
-                writer.back[:n] = want[writer.fill : writer.fill + n]
-                writer.put(n)
-                writer.fill += n
-            fill = writer.fill
-            self.assertEqual(writer.view[:fill], want[:fill], sizes)
+        writer.write(_BLOCK)
+        self.assertEqual(writer.done, _BLOCK)
+        writer.write(900)
+        self.assertEqual(writer.done, _BLOCK + 900)
 
     def test_what_is_there_already_is_not_erased(self):
         image = images.application(2 * _BLOCK + 160)
         put(self.writer, image)
         writer = self.again()
         put(writer, image)
-        self.assertEqual((writer.part.erases, writer.part.writes, writer.safe), (0, 0, len(image)))
+        self.assertEqual((writer.part.erases, writer.part.writes, writer.done), (0, 0, len(image)))
 
     def test_one_bit_that_differs_costs_one_erase(self):
         image = images.application(2 * _BLOCK)
@@ -233,16 +218,16 @@ class WriteTests(SlotCase):
             writer = self.again(flip=77)
             writer.view[:] = image
             if not exact:
-                writer.add(_BLOCK)
+                writer.write(_BLOCK)
                 self.assertEqual(writer.view[77], image[77] ^ 0x10)
             writer.exact = exact
-            writer.safe = 0
+            writer.done = 0
             writer.view[:] = image
-            self.assertEqual(code_of(writer.add, _BLOCK), 452 if exact else None)
+            self.assertEqual(code_of(writer.write, _BLOCK), 452 if exact else None)
 
     def test_last_piece_that_fills_the_block(self):
         put(self.again(), images.application(_BLOCK))
-        self.assertEqual((self.writer.part.erases, self.writer.safe), (1, _BLOCK))
+        self.assertEqual((self.writer.part.erases, self.writer.done), (1, _BLOCK))
 
     def test_resume_goes_on_behind_what_is_there(self):
         image = images.application(5008)
@@ -274,7 +259,7 @@ class FaultTests(SlotCase):
         put(writer, memoryview(self.image)[: at * _BLOCK])
         writer = self.again(at * _BLOCK, **faults)
         writer.exact = 1
-        return code_of(put, writer, memoryview(self.image)[at * _BLOCK :]), writer.safe
+        return code_of(put, writer, memoryview(self.image)[at * _BLOCK :]), writer.done
 
     def test_operation_that_fails(self):
         for fails, code in (("erase", 450), ("write", 451), ("read", 452)):
@@ -290,8 +275,8 @@ class FaultTests(SlotCase):
         self.assertEqual(self.failed(flip=2 * _BLOCK - 1), (452, _BLOCK))
 
     def test_block_past_the_end_of_the_slot(self):
-        self.writer.safe = self.writer.size
-        self.assertEqual(code_of(self.writer.add, _BLOCK), 452)
+        self.writer.done = self.writer.size
+        self.assertEqual(code_of(self.writer.write, _BLOCK), 452)
 
     def test_code_of_the_flash_chip_itself(self):
         try:
@@ -310,7 +295,7 @@ class FaultTests(SlotCase):
             writer.view[:] = memoryview(self.image)[:_BLOCK]
             simulator.fault(k, kind)
             try:
-                self.assertEqual(code_of(writer.add, _BLOCK), code, (k, kind))
+                self.assertEqual(code_of(writer.write, _BLOCK), code, (k, kind))
             finally:
                 simulator.disarm()
 
@@ -340,11 +325,11 @@ class HeapTests(SlotCase):
         writer = self.writer
         writer.part = Silent()
         put(writer, images.application(_BLOCK))
-        add = writer.add
+        add = writer.write
         micropython.heap_lock()
         try:
             add(_BLOCK)
             add(100)
         finally:
             micropython.heap_unlock()
-        self.assertEqual(writer.safe, 2 * _BLOCK + 100)
+        self.assertEqual(writer.done, 2 * _BLOCK + 100)

@@ -14,6 +14,7 @@ from esp32 import Partition
 
 import ota.download
 import ota.slot
+from ota.agent import Journal
 from ota.protocol import OTAError
 
 slot = ota.slot
@@ -107,10 +108,10 @@ class RecordTests(RecordCase):
 
     def test_record_that_set_boot_wrote(self):
         boot.write((1, boot.VALID), boot.BLANK)
-        writer = ota.download.Slot(memoryview(bytearray(4096)))
+        writer = ota.download.Slot(memoryview(bytearray(4608)), slot.other())
         writer.view[:640] = images.application(640)
-        writer.add(640)
-        slot.switch(writer.part)
+        writer.write(640)
+        slot.switch(writer.part, Journal())
         self.assertEqual(self.found(), [(boot.VALID, boot.HERE, 0), (boot.NEW, boot.OTHER, 1)])
 
     def test_partition_of_a_record_is_where_it_lies(self):
@@ -130,9 +131,9 @@ class OpenTests(RecordCase):
         self.assertEqual(chip, b"\0\0")
 
     def test_writer_of_it_begins_empty(self):
-        writer = ota.download.Slot(memoryview(bytearray(4096)))
+        writer = ota.download.Slot(memoryview(bytearray(4608)), slot.other())
         self.assertEqual((writer.slot, writer.size), (boot.OTHER, 0x180000))
-        self.assertEqual((writer.fill, writer.safe, len(writer.view)), (0, 0, 4096))
+        self.assertEqual((writer.count, writer.done, len(writer.view)), (0, 0, 4096))
 
     def test_no_second_slot(self):
         real = slot.running()

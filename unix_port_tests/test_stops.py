@@ -4,6 +4,7 @@ Tests of ota/agent.py: downloads that are cancelled, run out of memory, or whose
 Source of the expected values: "Messages", "Device rules" and codes in docs/protocol.md.
 """
 
+import sys
 import unittest
 
 import bootrecords
@@ -11,10 +12,9 @@ import images
 from agents import AgentCase
 from fakes import END, Reset, data, forget
 from files import File, Image
+from journals import read_journal
 
-import ota.download
 from ota.agent import OTA
-from ota.journal import Journal
 
 _BLOCK = 4096
 
@@ -148,14 +148,21 @@ class MemoryTests(StopCase):
     def fail(self, *_):
         raise MemoryError
 
+    def module(self):
+        # It is forgotten when there is no room.
+        from ota.download import Upgrade  # noqa: F401
+
+        return sys.modules["ota.download"]
+
     def test_no_room_for_the_download_is_436(self):
         self.ready()
-        fail, ota.download.Upgrade = ota.download.Upgrade, self.fail
+        module = self.module()
+        fail, module.Upgrade = module.Upgrade, self.fail
         try:
             self.command()
             self.poll(4)
         finally:
-            ota.download.Upgrade = fail
+            module.Upgrade = fail
         self.assertEqual(self.progress(), [("failed", 0, 436)])
         self.assertFalse(self.agent.is_fetching())
 
@@ -186,7 +193,7 @@ class MemoryTests(StopCase):
                 self.poll(2)
         finally:
             OTA._say = say
-        found = Journal().load()
+        found = read_journal()
         self.assertEqual((found.state, found.code), (3, 0))
 
     def test_trial_goes_on_after_it_ran_out_of_memory(self):
@@ -203,10 +210,12 @@ class MemoryTests(StopCase):
 
     def test_next_command_is_taken(self):
         self.ready()
-        start, ota.download.Upgrade = ota.download.Upgrade, self.fail
+        module = self.module()
+        start, module.Upgrade = module.Upgrade, self.fail
         self.command()
         self.poll(4)
-        ota.download.Upgrade = start
+        self.assertFalse("ota.download" in sys.modules)
+        module.Upgrade = start
         self.net.script(b"HTTP/1.0 200 OK\r\n\r\n")
         self.command("m2")
         self.poll(4)

@@ -13,9 +13,9 @@ import unittest
 
 import bootrecords as boot
 import images
+from journals import read_journal
 from trials import DONE, FETCHING, FROZEN, SWITCHING, TOLD, Agent, Command, Restart, TrialCase
 
-from ota.journal import Journal
 from ota.slot import build as slot_build
 from ota.slot import head as slot_head
 
@@ -68,8 +68,8 @@ class VersionTests(TrialCase):
 
     def test_noted_before_a_restart(self):
         self.journal.v16 = _BUILD + "1.3"
-        self.journal.save(FETCHING)
-        self.journal = Journal().load()
+        self.journal.write(FETCHING)
+        self.journal = read_journal()
         self.assertEqual(self.version(), "1.3")
 
     def test_file_firmware_is_not_looked_at(self):
@@ -218,7 +218,7 @@ class BootLoaderTests(TrialCase):
         boot.write((1, boot.VALID), boot.BLANK)
         self.other = boot.slot(boot.OTHER)
         self.write(images.application(version=b"2.0.0"))
-        self.journal.take(Command, SWITCHING, boot.OTHER)
+        self.journal.start(Command, SWITCHING, boot.OTHER)
         self.other.set_boot()
 
     def tearDown(self):
@@ -226,9 +226,8 @@ class BootLoaderTests(TrialCase):
         self.restart()
 
     def write(self, image):
-        block = bytearray(b"\xff" * 4096)
-        block[: len(image)] = image
-        self.other.writeblocks(0, block)
+        self.other.ioctl(6, 0)
+        self.other.writeblocks(0, image, 0)
 
     def start(self, label):
         # The device starts from that slot: what begin() returns.
@@ -236,7 +235,7 @@ class BootLoaderTests(TrialCase):
         self.load()
         self.trial.head, self.trial.build = slot_head, slot_build
         self.agent = Agent()
-        self.journal = Journal().load()
+        self.journal = read_journal()
         return self.begin()
 
     def test_new_image_confirms_itself_and_stays(self):
@@ -267,7 +266,7 @@ class BootLoaderTests(TrialCase):
             self.assertEqual(self.remembered(), (DONE, 453), faults)
             # The same once more, as the next upgrade does it.
             boot.write((1, boot.VALID), boot.BLANK)
-            self.journal.take(Command, SWITCHING, boot.OTHER)
+            self.journal.start(Command, SWITCHING, boot.OTHER)
             boot.slot(boot.OTHER).set_boot()
 
     def test_image_whose_confirmation_could_not_be_read_back_goes(self):
@@ -289,14 +288,14 @@ class BootLoaderTests(TrialCase):
             self.load()
             self.trial.head, self.trial.build = slot_head, slot_build
             self.agent = Agent()
-            self.journal = Journal().load()
+            self.journal = read_journal()
             self.assertIs(self.begin(), True, record)
             self.assertEqual(self.machine.timeouts[-1], 120000)
             self.agent.tested = False
             self.assertIs(self.trial.step(self.agent, self.journal), True, record)
             self.assertFalse(self.start("ota_1"))
             self.assertEqual(self.remembered(), (DONE, 0))
-            self.journal.save(SWITCHING)
+            self.journal.write(SWITCHING)
 
     def test_image_that_failed_and_comes_back_is_not_tried_for_ever(self):
         # Nothing else starts.
@@ -304,9 +303,9 @@ class BootLoaderTests(TrialCase):
         self.assertEqual(self.restart(), "ota_1")
         boot.write(boot.BLANK, boot.BLANK)
         self.journal.code = 461
-        self.journal.save(SWITCHING)
+        self.journal.write(SWITCHING)
         self.load()
-        self.journal = Journal().load()
+        self.journal = read_journal()
         self.assertFalse(self.begin())
         self.assertEqual(self.remembered(), (DONE, 0))
 

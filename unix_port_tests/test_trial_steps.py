@@ -9,9 +9,8 @@ import time
 import unittest
 
 import bootrecords as boot
+from journals import read_journal
 from trials import DONE, FETCHING, SWITCHING, TOLD, Command, Restart, TrialCase
-
-from ota.journal import Journal
 
 
 class StepCase(TrialCase):
@@ -22,7 +21,7 @@ class StepCase(TrialCase):
 
     def step(self, tested, late=False, test=None, state=SWITCHING):
         # One step: what it returned, "restart" when it restarted. test: what the self-test does.
-        self.journal.take(Command, state, boot.HERE)
+        self.journal.start(Command, state, boot.HERE)
         self.agent.tested = tested
         self.agent.due = time.ticks_add(time.ticks_ms(), 0 if late else 100000)
         self.agent.self_test = test
@@ -92,7 +91,7 @@ class StepTests(StepCase):
 
     def test_late_failure_is_armed_with_the_confirmation(self):
         self.step(False)
-        self.assertEqual(Journal().load().late, boot.HERE << 3 | 4)
+        self.assertEqual(read_journal().late, boot.HERE << 3 | 4)
 
     def test_is_no_more_at_work_after_it(self):
         for late_s in (0, 600):
@@ -111,9 +110,9 @@ class StepTests(StepCase):
             self.assertEqual(self.remembered(), (state, 0))
 
     def test_failure_that_was_not_told_yet_stays_one(self):
-        self.journal.take(Command, DONE, boot.OTHER)
+        self.journal.start(Command, DONE, boot.OTHER)
         self.journal.code = 430
-        self.journal.save(DONE)
+        self.journal.write(DONE)
         self.agent.tested = False
         self.agent.due = time.ticks_add(time.ticks_ms(), 100000)
         self.assertIs(self.trial.step(self.agent, self.journal), True)
@@ -122,7 +121,7 @@ class StepTests(StepCase):
 
     def test_left_over_switch_to_the_other_slot_is_not_told(self):
         # Its record could not be written when it ended; this image came later.
-        self.journal.take(Command, SWITCHING, boot.OTHER)
+        self.journal.start(Command, SWITCHING, boot.OTHER)
         self.agent.tested = False
         self.agent.version = "3.3"
         self.agent.due = time.ticks_add(time.ticks_ms(), 100000)
@@ -169,7 +168,7 @@ class StepTests(StepCase):
         self.step(False, test=lambda: False)
         # The same start again, seen from the image before: its slot is the other one.
         boot.write((1, boot.VALID), (2, boot.ABORTED))
-        self.journal = Journal().load()
+        self.journal = read_journal()
         self.journal.slot = boot.OTHER
         self.begin()
         self.assertEqual(self.remembered(), (DONE, 461))
@@ -194,7 +193,7 @@ class ConfirmationTests(StepCase):
 
     def confirm(self, *faults):
         # The journal comes first, so that the next operations are those of the confirmation.
-        self.journal.take(Command, SWITCHING, boot.HERE)
+        self.journal.start(Command, SWITCHING, boot.HERE)
         self.agent.tested = False
         self.agent.due = time.ticks_add(time.ticks_ms(), 100000)
         for fault in faults:
@@ -250,7 +249,7 @@ class ConfirmationTests(StepCase):
         def fail(state):
             raise ValueError
 
-        self.journal.take(Command, SWITCHING, boot.HERE)
+        self.journal.start(Command, SWITCHING, boot.HERE)
         self.agent.tested = False
         self.agent.due = time.ticks_add(time.ticks_ms(), 100000)
         self.journal.save = fail

@@ -8,21 +8,14 @@ records.
 import images
 from bootrecords import states
 from esp32 import Partition
-from fakes import END, Case, data
+from fakes import END
 from files import File, Image
-from test_download import Settings
-
-from ota.download import Upgrade
-from ota.journal import Journal
-from ota.protocol import OTAError, command
+from journals import read_journal
+from upgrades import UpgradeCase, other
 
 _BLOCK = 4096
 _UNIT = 65536
 _ROW = 512
-
-
-def other():
-    return Partition(Partition.RUNNING).get_next_update()
 
 
 class Watched:
@@ -53,68 +46,6 @@ class Watched:
         self._part.readblocks(block, buf, offset)
 
 
-class UpgradeCase(Case):
-    def begin(self, file, size=-1, sign=None, version="2.0", **settings):
-        # As the agent does it. size: by default that of the file.
-        self.job = None  # the heap has room for one
-        ota = Settings()
-        for name in settings:
-            setattr(ota, name, settings[name])
-        body = data(version, sign or file.sign, size=file.size if size == -1 else size)
-        self.command = command("m1", body, True)
-        self.journal = Journal().load()
-        self.job = Upgrade(ota, self.command, self.journal)
-        return self.job
-
-    def serve(self, file, begin=0, end=None, last=END, length=None):
-        # The next connection brings these bytes; a part of the file as the answer to a Range.
-        if begin:
-            text = b"206 X\r\nContent-Range: bytes %d-%d/%d" % (begin, file.size - 1, file.size)
-        else:
-            text = b"200 OK\r\nContent-Length: %d" % (length or file.size)
-        parts = file.parts(begin, end)
-        self.net.script(b"HTTP/1.0 " + text + b"\r\n\r\n", parts, last)
-
-    def run_job(self, until=96, most=500):
-        # Steps until that progress. Returns all progress on the way.
-        found = []
-        for _ in range(most):
-            found.append(self.job.step())
-            if found[-1] >= until:
-                return found
-            self.clock.advance(20)
-        self.fail("never ends: %s" % found[-3:])
-
-    def assertFails(self, code):
-        try:
-            self.run_job()
-        except OTAError as e:
-            self.job.close()
-            self.assertEqual(e.code, code)
-        else:
-            self.fail("came through")
-
-    def assertInSlot(self, file):
-        """Every byte of it, and erased ones behind it to the end of the block."""
-        slot = other()
-        buf = bytearray(_ROW)
-        end = (file.size + _BLOCK - 1) // _BLOCK * _BLOCK
-        for at in range(0, end, _ROW):
-            slot.readblocks(at // _BLOCK, buf, at % _BLOCK)
-            expected = file.row(at) if at < file.size else b""
-            expected += b"\xff" * (_ROW - len(expected))
-            self.assertTrue(buf == expected, at)
-
-    def ranges(self):
-        """Where each connection began, as asked for."""
-        found = []
-        for sock in self.net.sockets:
-            text = sock.sent.decode()
-            at = text.find("Range: bytes=")
-            found.append(0 if at < 0 else int(text[at + 13 :].split("-")[0]))
-        return found
-
-
 class SlotTests(UpgradeCase):
     def test_every_byte_lands_in_the_slot(self):
         for size in (300, 4095, 4096, 4097, 8192, 10000):
@@ -140,6 +71,26 @@ class SlotTests(UpgradeCase):
             for part in file.parts(at, at + _BLOCK):
                 yield part
             yield 150
+
+    def test_pieces_of_any_length(self):
+        # Also where 512 bytes would reach past the end of the block.
+        for sizes in ((1, 511, 512, 440, 512), (500,), (37, 501)):
+            file = File(2 * _BLOCK + 100)
+            self.begin(file)
+            self.net.script(b"HTTP/1.0 200 OK\r\n\r\n", self.in_pieces(file, sizes), END)
+            self.run_job()
+            self.assertInSlot(file)
+
+    def in_pieces(self, file, sizes):
+        # One call to read finds no more than one of them.
+        at = i = 0
+        while at < file.size:
+            end = min(at + sizes[i % len(sizes)], file.size)
+            for part in file.parts(at, end):
+                yield part
+            yield 10
+            at = end
+            i += 1
 
     def test_size_that_was_not_told(self):
         file = File(6000)
@@ -274,7 +225,7 @@ class RestartTests(UpgradeCase):
     def test_goes_on_at_the_last_note(self):
         file = File(_UNIT + 3 * _BLOCK + 100)
         self.interrupted(file, _UNIT + 2 * _BLOCK + 50)
-        self.assertEqual(Journal().load().units, 1)
+        self.assertEqual(read_journal().units, 1)
         self.begin(file)
         self.serve(file, _UNIT)
         self.run_job()
@@ -312,7 +263,7 @@ class RestartTests(UpgradeCase):
         file = File(_UNIT + _BLOCK)
         self.interrupted(file, _UNIT + 10)
         self.journal.slot = 0
-        self.journal.save(self.journal.state)
+        self.journal.write(self.journal.state)
         self.begin(file)
         self.serve(file)
         self.run_job()
@@ -346,7 +297,7 @@ class RestartTests(UpgradeCase):
         self.serve(file, _UNIT)
         self.serve(file, 0, 2 * _BLOCK, last=60000)
         self.run_job_until_position(2 * _BLOCK)
-        self.assertEqual(Journal().load().units, 0)
+        self.assertEqual(read_journal().units, 0)
 
     def run_job_until_position(self, position):
         for _ in range(200):
@@ -369,26 +320,34 @@ class SwitchTests(UpgradeCase):
         return file
 
     def test_new_image_is_the_one_to_boot(self):
+        from ota import slot
+
         self.image()
-        self.job.switch()
+        slot.switch(self.job.slot.part, self.journal)
         self.assertEqual(Partition(Partition.BOOT).info(), other().info())
 
     def test_journal_knows_that_it_was_switched(self):
+        from ota import slot
+
         self.image()
-        self.job.switch()
-        journal = Journal().load()
+        slot.switch(self.job.slot.part, self.journal)
+        journal = read_journal()
         self.assertEqual((journal.state, journal.version, journal.code), (3, "2.0", 0))
         self.assertEqual(journal.slot, other().info()[1])
 
     def test_version_is_noted_for_exactly_this_build(self):
+        from ota import slot
+
         self.image()
-        self.job.switch()
-        noted = getattr(Journal().load(), "v%d" % other().info()[1])
+        slot.switch(self.job.slot.part, self.journal)
+        noted = getattr(read_journal(), "v%d" % other().info()[1])
         build = "".join("%02x" % byte for byte in images.BUILD[:8])
         self.assertEqual(noted, build + "2.0")
 
     def test_image_that_the_chip_refuses_is_453(self):
+        from ota import slot
+
         before = Partition(Partition.BOOT).info()
         self.image(spoilt=True)
-        self.assertCode(453, self.job.switch)
+        self.assertCode(453, slot.switch, self.job.slot.part, self.journal)
         self.assertEqual(Partition(Partition.BOOT).info(), before)

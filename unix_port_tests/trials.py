@@ -14,8 +14,9 @@ import bootrecords as boot
 import images
 import machine
 from esp32 import NVS
+from journals import read_journal
 
-from ota.journal import Journal
+from ota.agent import Journal
 
 # States of the journal's record.
 FETCHING = 2
@@ -131,9 +132,9 @@ class TrialCase(unittest.TestCase):
         boot.write(*records)
         self.load()
         self.journal = Journal()
-        self.journal.take(Command, state, slot)
+        self.journal.start(Command, state, slot)
         self.journal.code = code
-        self.journal.save(state)
+        self.journal.write(state)
         try:
             return self.begin()
         except Restart:
@@ -141,5 +142,5 @@ class TrialCase(unittest.TestCase):
 
     def remembered(self):
         # State and code as the next start finds them.
-        found = Journal().load()
+        found = read_journal()
         return found.state, found.code

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 
-from ota.protocol import PREFIX
+from ota.protocol import _PREFIX as PREFIX
 
 HOST = "127.0.0.1"
 PRODUCT, NAME = "bench", "dev"
@@ -101,7 +101,7 @@ class Broker:
 
     def __init__(self, port: int):
         self.port = port
-        self.command: bytes = b""
+        self.command: bytes = b""  # none
         self.said: list[tuple[str, dict]] = []
         self.messages = self.size = 0
         self._lock = threading.Lock()
@@ -127,6 +127,11 @@ class Broker:
             self.said = []
             self.messages = self.size = 0
 
+    def offer_nothing(self) -> None:
+        """From now on there is no command."""
+        with self._lock:
+            self.command = b""
+
     def _on_message(self, _client, _data, message) -> None:
         name = message.topic.rsplit("/", 1)[1]
         with self._lock:
@@ -135,7 +140,11 @@ class Broker:
             if name in ("upgrade", "get_reply"):
                 return
             self.said.append((name, json.loads(message.payload)["data"]))
-            if name == "version" and self.said[-1][1]["firmwareVersion"] != "2.0.0":
+            if (
+                self.command
+                and name == "version"
+                and self.said[-1][1]["firmwareVersion"] != "2.0.0"
+            ):
                 self._client.publish(PREFIX % (PRODUCT, NAME) + "upgrade", self.command, 1)
 
     def statuses(self) -> list[str]:

@@ -61,9 +61,9 @@ AGENT = (
     ),
     Bug(
         "a copy of a command that failed is taken again",
-        "ota/agent.py",
-        "(cmd.msg_id == journal.msg_id or asked and ",
-        "(asked and ",
+        "ota/protocol.py",
+        "(cmd.msg_id == journal.msg_id or get and ",
+        "(get and ",
         ("broker/scripted/retained/bad/2",),
     ),
     Bug(
@@ -75,7 +75,7 @@ AGENT = (
     ),
     Bug(
         "a command in a trial is refused as in a download",
-        "ota/agent.py",
+        "ota/protocol.py",
         "return _PENDING if phase == _TRIAL else _BUSY",
         "return _BUSY",
         ("hostile/trial/0",),
@@ -90,9 +90,11 @@ AGENT = (
     Bug(
         "too little memory ends the application, not the upgrade",
         "ota/agent.py",
-        "            except MemoryError:\n                self.cancel(_MEMORY)\n",
+        "            except MemoryError:\n"
+        '                drop("download")  # to have room for the end of it\n'
+        "                self.cancel(_MEMORY)\n",
         "",
-        ("memory/109440", "memory/108032", "memory/110976", "memory/112000"),
+        ("memory/88512", "memory/86080", "memory/89600", "memory/85504"),
     ),
     Bug(
         "a PUBACK that does not come is waited for without an end",
@@ -113,8 +115,8 @@ AGENT = (
     Bug(
         "garbage of the broker ends the application",
         "ota/link.py",
-        "        except Exception:\n            self.drop()\n",
-        "        except OSError:\n            self.drop()\n",
+        "        except Exception:\n            self.close()\n",
+        "        except OSError:\n            self.close()\n",
         ("broker/scripted/garbage/http/in-trial/1",),
     ),
     Bug(

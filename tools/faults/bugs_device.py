@@ -64,7 +64,7 @@ DEVICE = (
         "tools/device/port/nvs.py",
         "[0] != len(value):\n            return False\n",
         "[0] == len(value):\n            return True\n",
-        ("cut/0/350/before", "cut/0/345/before"),
+        ("soak/12",),
     ),
     Bug(
         "the watchdog goes on behind a reset",

@@ -40,15 +40,15 @@ UPGRADE = (
     ),
     Bug(
         "the second record of the journal wins, newer or not",
-        "ota/journal.py",
-        'if record["turn"] > self.turn:',
+        "ota/trial.py",
+        'if record["turn"] > journal.turn:',
         'if record["turn"]:',
         ("cut/0/350/before", "cut/0/345/before", "cut/0/355/before"),
     ),
     Bug(
         "the digest is not compared",
         "ota/download.py",
-        "if code == _DIGEST and hexlify(self.digest.digest()).decode() == self.sign:",
+        "if code == _DIGEST and self.digest.digest().hex() == self.journal.sign:",
         "if code == _DIGEST:",
         ("http/0/small/other last bit",),
     ),
@@ -76,8 +76,8 @@ UPGRADE = (
     Bug(
         "a wrong digest is final at once, also behind a resume",
         "ota/download.py",
-        "elif slot.exact > 1:",
-        "elif self.size:",
+        "        if slot.exact > 1:",
+        "        if self.size:",
         ("http/0/units/206, body of another range",),
     ),
     Bug(
@@ -97,7 +97,7 @@ UPGRADE = (
     Bug(
         "a connection that stalls is never given up",
         "ota/download.py",
-        "return 0 if left(self._due) and left(self.end) else self._again(_STALLED)",
+        "return 0 if left(self.due) and left(self.end) else self.next(_STALLED)",
         "return 0",
         ("http/0/small/silent in the body once",),
     ),
@@ -111,8 +111,8 @@ UPGRADE = (
     Bug(
         "a connection that ends inside the headers is taken for their end",
         "ota/stream.py",
-        "                raise OSError(ETIMEDOUT)\n            line += part\n",
-        "                break\n            line += part\n",
+        "part = self.next(self.sock.readline, _PIECE)\n",
+        "part = self.sock.readline(_PIECE) or b'\\n'\n",
         ("http/0/small/length cut once",),
     ),
     Bug(

@@ -38,7 +38,7 @@ class Malformed(Exception):
 
 def topic(key: tuple[str, str], name: str) -> str:
     """key: product key and identifier, or "+" for any."""
-    return protocol.PREFIX % key + name
+    return protocol._PREFIX % key + name
 
 
 def read(payload: bytes) -> tuple[str, int | None, dict]:

@@ -10,18 +10,18 @@ from config import HOST, MQTT_PORT, NAME, PRODUCT
 
 import ota
 import ota.download
-from ota.journal import Journal
+from ota.agent import Journal
 
 
 def main():
     step = ota.download.Upgrade.step
-    save = Journal.save
+    write = Journal.write
     is_locked = [False]
     steps = [0]
 
     def locked(job):
         # Not the first blocks, nor the end with its digest: they are no steady state.
-        if job.slot.safe < 8192 or job.size - job.done < 1 << 19:
+        if job.slot.done < 8192 or job.size - job.done < 1 << 19:
             return step(job)
         steps[0] += 1
         is_locked[0] = True
@@ -32,24 +32,24 @@ def main():
             micropython.heap_unlock()
             is_locked[0] = False
 
-    def saved(journal, state, note=None):
+    def written(journal, state, units=None):
         if not is_locked[0]:
-            return save(journal, state, note)
+            return write(journal, state, units)
         micropython.heap_unlock()
         try:
-            save(journal, state, note)
+            write(journal, state, units)
         finally:
             micropython.heap_lock()
 
-    def switched(job):
-        if not steps[0]:
+    def said(agent, status, progress):
+        if status == "verifying" and not steps[0]:
             raise ValueError("no step was locked")
-        switch(job)
+        say(agent, status, progress)
 
-    switch = ota.download.Upgrade.switch
-    ota.download.Upgrade.switch = switched
+    say = ota.OTA._say
+    ota.OTA._say = said
     ota.download.Upgrade.step = locked
-    Journal.save = saved
+    Journal.write = written
     agent = ota.init(PRODUCT, NAME, ota.Link(NAME, HOST, MQTT_PORT))
     gc.collect()
     while True:

@@ -1,4 +1,4 @@
-"""(b), (c) and .gz: the agent, measured from the open connection to the switch."""
+"""(b), (c) and .gz: the agent, measured from the open connection to the last block."""
 
 import gc
 
@@ -12,18 +12,19 @@ import ota.download
 def main():
     meter = Meter()
     open_ = ota.download.Download.open
-    switch = ota.download.Upgrade.switch
+    say = ota.OTA._say
 
     def opened(job):
         open_(job)
         meter.begin()
 
-    def switched(job):
-        meter.end()
-        switch(job)
+    def said(agent, status, progress):
+        if status == "verifying":
+            meter.end()
+        say(agent, status, progress)
 
     ota.download.Download.open = opened
-    ota.download.Upgrade.switch = switched
+    ota.OTA._say = said
     agent = ota.init(PRODUCT, NAME, ota.Link(NAME, HOST, MQTT_PORT))
     gc.collect()
     while True:

@@ -19,7 +19,7 @@ from tools.faults.world import World
 
 _STEP = 64  # bytes of heap
 _BELOW, _ABOVE = 2048, 1024  # bytes beyond what bisection finds, which is not sharp
-_ABOUT = 100 << 10, 120 << 10  # bytes: the device starts, an upgrade succeeds
+_ABOUT = 80 << 10, 98 << 10  # bytes: the device starts, an upgrade succeeds
 _LEAST, _MOST = 64 << 10, 160 << 10  # bytes: the device does not start; all is well
 _STARTS = 6  # of a device in a loop of restarts
 _TRIAL_MS = 120_000  # of the watchdog

@@ -17,7 +17,7 @@ from tools.faults.scene import PLACES, ROWS, SCENES, SMALL, UNITS, Scene, open_n
 from tools.faults.upgrade import ROLLED_BACK, begin, operations
 from tools.faults.world import World
 
-# States of the record, see ota/journal.py.
+# States of the record, see ota/agent.py.
 _WAITING, _FETCHING, _SWITCHING, _DONE, _TOLD = range(1, 6)
 
 # The starts, as the slots that ran until then: "o", the old one, "n", the new one.
