@@ -15,11 +15,11 @@ RUNNER = $(PY) -m tools.mpytest --port "$(PORT)"
 define HELP
 make venv         the environment alone: .venv, MicroPython, its libraries
 make mosquitto    the broker that a part of the tests talks to: installs it, as root with apt-get
-make nginx        the server of the benchmarks, likewise
+make nginx        the server of the benchmarks and their tests, likewise
 make lint         style, format, spelling
 make test         lint, the tests that MicroPython runs, the tests that Python runs
 make test-device  unix_port_tests/ alone, also over another model of the hardware
-make bench        what an upgrade costs on the device, about 5 minutes: build/bench.json
+make bench        what an upgrade costs on the device, about 3 minutes: build/bench.json
 make size         the device package as .mpy, by file, against its limit
 make demo         three simulated devices are upgraded by the local platform, about a minute
 make faults       the whole fault campaign, about an hour: build/faults.json, docs/faults.md
@@ -81,7 +81,7 @@ lint: $(READY)
 	@$(PY) -m codespell_lib
 
 # pytest comes last, so that its closing line is the last one.
-test: lint libraries mosquitto
+test: lint libraries mosquitto nginx
 	@$(RUNNER)
 	@$(PY) -m tools faults --sample
 	@$(PY) -m pytest -n 2

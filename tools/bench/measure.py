@@ -77,7 +77,7 @@ def variants(peer: bool = False) -> dict[str, dict]:
     return found
 
 
-def rounds(lab: Bench, size: int, number: int, wanted: dict[str, dict], say: Callable) -> dict:
+def rounds(lab: Bench, size: int, number: int, wanted: dict[str, dict]) -> dict[str, list[dict]]:
     """Name to the results of its runs, the order turned each round."""
     results: dict[str, list[dict]] = {name: [] for name in wanted}
     names = list(wanted)
@@ -87,8 +87,16 @@ def rounds(lab: Bench, size: int, number: int, wanted: dict[str, dict], say: Cal
             options = dict(wanted[name])
             made = lab.offer(size, options.pop("window", 0))
             results[name].append(lab.run(options.pop("program"), made, **options))
-        say()
     return results
+
+
+def ratio(results: dict[str, list[dict]], name: str, base: str = "a") -> float:
+    """
+    The median of a variant's CPU time over that of `base` in the same round: runs that follow each
+    other meet the machine in the same mood.
+    """
+    pairs = zip(results[name], results[base], strict=True)
+    return round(statistics.median(one["cpu"] / other["cpu"] for one, other in pairs), 3)
 
 
 def middle(results: list[dict], key: str) -> float:
@@ -125,13 +133,23 @@ def heap_of_imports(lab: Bench) -> int:
     return least(lambda heap: not lab.lab.run("imports", heap).why)
 
 
-def heap_of_upgrade(lab: Bench, size: int, window: int = 0) -> int:
-    """Bytes that the agent needs from its start to the restart into the new image."""
+def heap_of_rest(lab: Bench) -> int:
+    """Bytes that the agent needs when nothing is to be done."""
+    lab.lab.erase(lab.offer(SIZES["256k"])[:_OLD])
+    lab.broker.offer_nothing()
+    return least(lambda heap: not lab.lab.run("rest", heap).why)
+
+
+def heap_of_upgrade(lab: Bench, size: int, window: int = 0, program: str = "whole") -> int:
+    """
+    Bytes that the agent needs from its start to the restart into the new image; or another program
+    that downloads.
+    """
 
     def works(heap: int) -> bool:
         made = lab.offer(size, window)
         try:
-            lab.run("whole", made, heap=heap)
+            lab.run(program, made, heap=heap)
         except BenchError:
             return False
         return True

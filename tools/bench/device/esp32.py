@@ -7,7 +7,7 @@ which slot runs. Source: MicroPython ports/esp32/esp32_partition.c, esp32_nvs.c.
 """
 
 from binascii import crc32
-from struct import pack, unpack_from
+from struct import pack, pack_into, unpack_from
 
 _SECTOR = const(4096)
 _ENOENT = const(-4354)
@@ -51,8 +51,11 @@ class Partition:
         _flash.seek(self._row[2] + block * _SECTOR + offset)
         _flash.readinto(buf)
 
-    def writeblocks(self, block, buf, offset=0):
+    def writeblocks(self, block, buf, offset=None):
         Partition.writes += 1
+        if offset is None:  # as on a board: it erases first
+            Partition.erases += 1
+            offset = 0
         _flash.seek(self._row[2] + block * _SECTOR + offset)
         _flash.write(buf)
 
@@ -130,10 +133,7 @@ class NVS:
         return number
 
     def set_i32(self, key, value):
-        at = 2 * _BLOB + 8
-        for i in range(4):
-            _nvs[at + i] = value & 255
-            value >>= 8
+        pack_into("<i", _nvs, 2 * _BLOB + 8, value)
 
     def commit(self):
         pass
