@@ -97,7 +97,7 @@ class Download:
             return self.next(_MEMORY)
         except Exception:  # what is no HTTP, or more than this requests can do
             return self.next(_HTTP_STATUS)
-        if n:
+        if n and left(self.end):
             self.due = 0
             if self._skip:
                 self._skip -= n
@@ -108,7 +108,7 @@ class Download:
         if n is None:
             if not self.due:
                 self.due = after(self.ota.stall_s * 1000)
-            return 0 if left(self.due) and left(self.end) else self.next(_STALLED)
+            return 0 if left(self.due) else self.next(_STALLED)
         return self.next(_LENGTH)
 
     def close(self):

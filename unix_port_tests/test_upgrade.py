@@ -108,6 +108,14 @@ class SlotTests(UpgradeCase):
             self.job.step()
             self.assertTrue(self.clock.since(before) <= 1000)
 
+    def test_drip_that_never_pauses_is_437_in_the_end(self):
+        file = File(4096)
+        self.begin(file, total_s=10)
+        self.net.script(b"HTTP/1.0 200 OK\r\n\r\n", self.dripping(file))
+        began = self.clock.now
+        self.assertFails(437)
+        self.assertTrue(9000 <= self.clock.since(began) <= 11000)
+
     def dripping(self, file):
         for byte in file.row(0):
             yield 37

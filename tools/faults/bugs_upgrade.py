@@ -97,7 +97,7 @@ UPGRADE = (
     Bug(
         "a connection that stalls is never given up",
         "ota/download.py",
-        "return 0 if left(self.due) and left(self.end) else self.next(_STALLED)",
+        "return 0 if left(self.due) else self.next(_STALLED)",
         "return 0",
         ("http/0/small/silent in the body once",),
     ),
