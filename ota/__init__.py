@@ -5,7 +5,7 @@ Firmware upgrades over the air: the public names, loaded when first used. No wor
     while True:
         agent.poll()
 
-Names: init, OTA (agent.py), Link (link.py), OTAError. init is OTA itself: the guidance's name of
+Names: init, OTA (agent.py), Link (stream.py), OTAError. init is OTA itself: the guidance's name of
 the constructor.
 """
 
@@ -38,7 +38,7 @@ def drop(*names):
 def __getattr__(key):
     gc.collect()
     if key == "Link":
-        from .link import Link as found
+        from .stream import Link as found
     elif key in ("init", "OTA"):
         from .agent import OTA as found
     else:

@@ -8,6 +8,7 @@ docs/protocol.md (device rules).
 """
 
 import json
+from hashlib import md5
 from random import getrandbits
 
 import machine
@@ -66,7 +67,7 @@ class Journal:
 
     # What is in NVS.
     state = code = progress = slot = units = turn = late = 0
-    msg_id = version = sign = ""
+    msg_id = version = sign = up = base = ""
 
     def write(self, state, units=None):
         """
@@ -126,6 +127,10 @@ class OTA:
     late_s = 600
     #: called, see above
     on_silent = self_test = on_message = on_info = None
+    #: a Trust: who may, see there
+    trust = None
+    #: makes what the digest of a download is fed to
+    hash = md5
     #: a machine.WDT that poll() feeds
     wdt = None
 
@@ -158,13 +163,13 @@ class OTA:
         del base  # it would keep its file
         drop("protocol")
 
-        from .trial import start
+        from .slot import start
 
         self._mqtt = mqtt_client
         self._log = Journal()
         start(self, version, settings)
         del start
-        drop("trial", "slot")
+        drop("slot")
 
     def cancel(self, code=_CANCELLED, detail=0):
         """
@@ -192,9 +197,10 @@ class OTA:
         self._end()
 
     def __getattr__(self, key):  # a call that few applications make
-        from .calls import bound
+        from .calls import all
 
-        return bound(self, key)
+        call = getattr(all, key)
+        return lambda *args, **items: call(self, *args, **items)
 
     def is_fetching(self):
         """True while a download runs. Source: the guidance, 5."""

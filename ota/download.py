@@ -9,13 +9,12 @@ https waits for a certificate to check. While bytes flow, nothing is allocated. 
 (Range, Content-Range); docs/protocol.md, docs/hardware.md.
 """
 
-from hashlib import md5
 from struct import pack_into
 
 import requests
 
 from . import OTAError, drop
-from .stream import after, call, left, ticks_diff, ticks_ms
+from .stream import after, call, left
 
 _TOO_LARGE = const(420)
 _NO_APPLICATION = const(421)
@@ -26,7 +25,7 @@ _HTTP_STATUS = const(431)
 _STALLED = const(432)
 _LENGTH = const(433)
 _REDIRECT = const(434)
-_CERTIFICATE = const(435)
+_NO_CA = const(435)
 _MEMORY = const(436)
 _TOO_SLOW = const(437)
 _DIGEST = const(440)
@@ -53,6 +52,7 @@ class Download:
 
     read = None
     range = True
+    code = _NO_CONNECTION
     tries = hop = _skip = progress = 0
 
     def __init__(self, ota, cmd, done):
@@ -65,7 +65,7 @@ class Download:
     def start(self, done):
         """Goes on from another position."""
         self.done = done
-        self.digest = md5()
+        self.digest = self.ota.hash()
         # The next try, or once connected the end of patience, 0 = it did not begin.
         self.due = after(0)
 
@@ -90,7 +90,7 @@ class Download:
             if n is None and self.sock.poll(ms):
                 n = self.read(buf, rest)
         except OSError as e:
-            return self.next(_NO_CONNECTION, e.errno)
+            return self.next(self.code, e.errno)
         except OTAError:
             raise
         except MemoryError:  # one answer may be too much, the next one not
@@ -133,13 +133,19 @@ class Download:
         drop()
         url = self.at
         parts = url.split("/", 3)
-        if parts[0] != "http:":
-            raise OTAError(_CERTIFICATE)
+        scheme = parts[0]
+        host = parts[2]
+        tls = self.ota.trust
+        if tls:
+            tls = tls.open(self, parts)
+            url = "/".join(parts)
+        elif scheme != "http:":
+            raise OTAError(_NO_CA)
         done = self.done
-        headers = {"Host": parts[2]}  # requests leaves the port out
+        headers = {"Host": host}  # requests leaves the port out
         if done and self.range:
             headers["Range"] = "bytes=%d-" % done
-        response, sock = call(requests, requests.get, url, headers=headers)
+        response, sock = call(tls, host, requests, requests.get, url, headers=headers)
         self.sock = sock
         # Not through response.raw: what newer ones put there allocates.
         self.read = sock.sock.readinto
@@ -148,9 +154,9 @@ class Download:
         url = headers.get("location")
         if url and 300 < status < 400:
             self.close()
-            self.at = "http://" + parts[2] + url if url[:1] == "/" else url
+            self.at = url = scheme + "//" + host + url if url[:1] == "/" else url
             self.hop += 1
-            if self.hop > _REDIRECTS_MAX:
+            if self.hop > _REDIRECTS_MAX or scheme > url[:6]:  # from https to http
                 raise OTAError(_REDIRECT)
             return
         whole = int(headers.get("content-length", 0))
@@ -275,7 +281,7 @@ class Upgrade(Download):
             self.digest.update(view)
         fill = slot.count
         n = 1
-        while n > 0 and ticks_diff(end, ticks_ms()) > 0:
+        while n > 0 and left(end):
             if fill:
                 if not slot.done and fill > 20 and view[0] == 0x1F:  # gzip
                     drop()

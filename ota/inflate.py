@@ -2,11 +2,9 @@
 A firmware that comes as .gz, inflated on its way into the slot; loaded when one comes.
 
 The window is what it costs: `python -m tools image pack` writes it into the header, else it is
-32 KiB. DeflateIO reads its source byte by byte, so a ring of MicroPython's own stands before it;
-older firmwares (before 1.24) have none, there a slow one takes its place. Source: RFC 1951, 1952.
+32 KiB. DeflateIO reads its source byte by byte, so a ring of MicroPython's own stands before it,
+which is why this needs MicroPython 1.24. Source: RFC 1951, 1952.
 """
-
-from io import IOBase
 
 from . import OTAError, drop
 from .stream import left
@@ -23,43 +21,23 @@ _RING = const(1792)
 _TABLES = const(1344)  # of DeflateIO, besides its window
 
 
-class _Ring(IOBase):
-    # In the place of RingIO where there is none: an object for each byte, about ten times slower.
-    def __init__(self, _):
-        self._data = b""
-
-    def any(self):
-        return len(self._data)
-
-    def write(self, buf, n=None):
-        self._data += buf[:n]
-
-    def readinto(self, buf):
-        n = min(len(buf), len(self._data))
-        buf[:n] = self._data[:n]
-        self._data = self._data[n:]
-        return n
-
-
 class Inflate:
     """
-    Between a Download and a Slot. Raises OTAError 420, 421 (no gzip, or this MicroPython has no
-    deflate), 425; MemoryError: no such window.
+    Between a Download and a Slot. Raises OTAError 420, 421 (no gzip, or this MicroPython
+    is older than 1.24), 425; MemoryError: no such window.
     """
 
     def __init__(self, download, slot, n):
         try:
             from deflate import GZIP, DeflateIO
+            from micropython import RingIO
+
+            if slot.view[:3] != b"\x1f\x8b\x08":
+                raise ImportError
         except ImportError:
             raise OTAError(_NO_APPLICATION)
-        try:
-            from micropython import RingIO
-        except ImportError:
-            RingIO = _Ring
         head = slot.view[:n]
         window = 15
-        if head[:3] != b"\x1f\x8b\x08":
-            raise OTAError(_NO_APPLICATION)
         if head[3] == 4 and head[10:16] == b"\x09\0MP\x05\0":
             window, size = head[16], int.from_bytes(head[17:21], "little")
             if not 8 < window < 16:

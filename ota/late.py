@@ -6,12 +6,11 @@ them the agent goes back to the other slot, while that is whole, once, and tells
 that lasts longer, or the next upgrade, ends all that. Source: docs/protocol.md; docs/hardware.md.
 """
 
-import sys
-
 import machine
 
+import ota as package
+
 from . import drop
-from .slot import booting, build, confirm, records, running
 from .stream import after, left
 
 _LATE = const(464)
@@ -36,8 +35,10 @@ def begin(ota, journal, here):
     for each crash; at 1 we go back. here: int, the slot that runs. journal.back: str, 16 hex
     digits of the build that we go back to.
     """
+    # Here: what arm() loads must not bring another copy of it.
+    from .slot import booting, build, confirm, records, running
+
     lives = journal.late & 7
-    package = sys.modules["ota"]
     # A crash is a reset of software's own or of the watchdog: not power, not deep sleep.
     crash = machine.reset_cause() in (2, 3)
     if journal.late >> 3 == here:

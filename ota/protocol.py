@@ -63,11 +63,20 @@ _HTTP_STATUS = const(431)
 _STALLED = const(432)
 _LENGTH = const(433)
 _REDIRECT = const(434)
-_CERTIFICATE = const(435)
+_NO_CA = const(435)
 _MEMORY = const(436)
 _TOO_SLOW = const(437)
-# 44x the digest
+# 44x the digest, and the manifest
 _DIGEST = const(440)
+_SIGNATURE = const(441)
+_UNSIGNED = const(442)
+_MANIFEST = const(443)
+_PRODUCT = const(444)
+_BOARD = const(445)
+_UNFIT = const(446)
+_OLDER = const(447)
+_OTHER_BYTES = const(448)
+_SHA256 = const(449)
 # 45x the flash
 _ERASE = const(450)
 _WRITE = const(451)
@@ -86,6 +95,13 @@ _DESTROYED = const(471)
 _ARGUMENT = const(480)
 _STATE = const(481)
 _MQTT = const(482)
+# 49x TLS, of a download
+_HANDSHAKE = const(490)
+_EXPIRED = const(491)
+_NOT_YET_VALID = const(492)
+_OTHER_HOST = const(493)
+_UNKNOWN_CA = const(494)
+_SELF_SIGNED = const(495)
 
 # Bounds of what a message may hold.
 _MESSAGE_MAX = const(16384)  # bytes: the platform's own limit
@@ -194,13 +210,13 @@ def read(ota, data, get):
             ota._get = None
             if not data:  # 404: nothing waits for us
                 return
-        code = _judge(ota, command(msg_id, data, get), get)
+        code = _judge(ota, command(msg_id, data, get), get, data)
     except OTAError as e:
         code = e.code
     ota._send("upgrade_reply", {}, 1, msg_id, code)
 
 
-def _judge(ota, cmd, get):
+def _judge(ota, cmd, get, data):
     # Takes a command on, or not. Returns the code to answer.
     journal = ota._log
     phase = ota._phase
@@ -212,6 +228,8 @@ def _judge(ota, cmd, get):
         return _ACCEPTED
     if journal.code and (cmd.msg_id == journal.msg_id or get and cmd.sign == journal.sign):
         return _FAILED_BEFORE
+    if ota.trust:
+        ota.trust.check(ota, cmd, data)
     ota._cmd = cmd
     if cmd.sign == ota._kept:
         if get:

@@ -31,7 +31,7 @@ PINGREQ, PINGRESP = b"\xc0\0", b"\xd0\0"
 DEVICE = """
 import sys
 from time import sleep_ms
-from ota.link import Link
+from ota.stream import Link
 link = Link("d1", "127.0.0.1", %d, "u", "pwd", 60)
 left = [1, 2]
 def take(topic, payload):

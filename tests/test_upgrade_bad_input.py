@@ -228,7 +228,7 @@ SERVERS = {
     "length is no number": (431, 2, answer("200 OK", b"", size="many")),
     "redirect to itself": (434, 4, redirect("/a.bin")),
     "redirect to https": (435, 1, redirect("https://127.0.0.1/a.bin")),
-    "redirect to another scheme": (435, 1, redirect("ftp://127.0.0.1/a.bin")),
+    "redirect to another scheme": (434, 1, redirect("ftp://127.0.0.1/a.bin")),
     "redirect to nowhere": (431, 1, redirect("")),
 }
 

@@ -39,7 +39,7 @@ BROKEN = {
         HARD_RESET,
     ),
     "main of another .mpy version": ({"main": of_another_version("main")}, WDT_RESET),
-    "hangs at import": ({"ota/link": "while True: pass", "main": app()}, WDT_RESET),
+    "hangs at import": ({"ota/stream": "while True: pass", "main": app()}, WDT_RESET),
     "hangs in poll": ({"main": app("self_test=hang", before=HANG)}, WDT_RESET),
     "hangs in main": ({"main": "while True: pass"}, WDT_RESET),
     "restarts": (RESTARTS, HARD_RESET),

@@ -42,8 +42,9 @@ _WORDS = {
         "Wait for its outcome, or cancel it, then send the command again.",
     ),
     "URL": (
-        "The URL is not http or https, too long, or has characters that a URL may not have.",
-        "Send a URL of at most 1,024 printable ASCII characters.",
+        "The URL is not http or https, too long, has characters that a URL may not have, or leads "
+        "to a host, at once or by a redirect, that the device's URL_HOSTS does not name.",
+        "Send a URL of at most 1,024 printable ASCII characters, of a host that is allowed.",
     ),
     "FAILED_BEFORE": (
         "This command was tried already and failed.",
@@ -94,13 +95,12 @@ _WORDS = {
         "Send the size of the file as it is on the server.",
     ),
     "REDIRECT": (
-        "Too many redirects.",
+        "Too many redirects, or one from https to http, or to what is neither.",
         "Send the URL where the redirects end.",
     ),
-    "CERTIFICATE": (
-        "The server's certificate was refused, https is not set up on the device, or a redirect "
-        "led to what is no http.",
-        "Check the certificate, its dates and the device's clock, or use http.",
+    "NO_CA": (
+        "The URL, or a redirect, is https, and the device has no CA to check the server with.",
+        "Give the device the CA's certificate (CA in boot.py), or use http.",
     ),
     "MEMORY": (
         "The device ran out of memory.",
@@ -113,6 +113,40 @@ _WORDS = {
     "DIGEST": (
         "The digest of what was downloaded differs from the command's.",
         "Send the MD5 of the file as it is on the server.",
+    ),
+    "SIGNATURE": (
+        "The manifest was not signed with a key that the device trusts, or was changed since.",
+        "Sign it with the private key that belongs to PUBLIC_KEYS in the device's boot.py.",
+    ),
+    "UNSIGNED": (
+        "The command has no manifest and signature, and the device takes signed firmware alone.",
+        "Sign the firmware: python -m tools sign, or let the platform do it at the upload.",
+    ),
+    "MANIFEST": (
+        "The manifest is signed, but not of the format that this agent reads.",
+        "Sign with the tools of the same release as the agent.",
+    ),
+    "PRODUCT": ("The manifest is for another product.", "Sign it for the device's product key."),
+    "BOARD": (
+        "The manifest is for another board.",
+        "Sign it for the name that BOARD has in the device's boot.py.",
+    ),
+    "UNFIT": (
+        "The manifest is for another file: version, MD5 or size are not those of the command.",
+        "Send the manifest that was made for this file and version, and the size.",
+    ),
+    "OLDER": (
+        "The sequence number of the manifest is lower than one that the device has confirmed.",
+        "Sign with a higher one; for a deliberate downgrade, see the page on trust.",
+    ),
+    "OTHER_BYTES": (
+        "The manifest has the sequence number that the device has confirmed, for another file.",
+        "Sign with a higher sequence number.",
+    ),
+    "SHA256": (
+        "The MD5 of what was downloaded is right, its SHA-256 is not: somebody made a file to "
+        "match the MD5.",
+        "Find out who can change files on the server. The device kept its firmware.",
     ),
     "ERASE": ("The flash did not erase.", "Try again; if it stays, the flash is worn out."),
     "WRITE": ("The flash did not write.", "Try again; if it stays, the flash is worn out."),
@@ -160,12 +194,37 @@ _WORDS = {
         "The MQTT client could not subscribe.",
         "Connect the client, then call init again; or use ota.Link, which connects by itself.",
     ),
+    "HANDSHAKE": (
+        "The https connection did not come about: no connection, or the handshake was cut or "
+        "refused; the detail is the errno, or mbedTLS' number.",
+        "Check host and port of the URL, and which TLS versions and ciphers the server has.",
+    ),
+    "EXPIRED": (
+        "The server's certificate has expired, by the device's clock.",
+        "Renew the certificate; check the device's clock.",
+    ),
+    "NOT_YET_VALID": (
+        "The server's certificate is not valid yet, by the device's clock.",
+        "Let the device reach an NTP server: without one its clock stands at the year 2000.",
+    ),
+    "OTHER_HOST": (
+        "The server's certificate names another host than the URL.",
+        "Use the name that the certificate has, or issue one for the URL's.",
+    ),
+    "UNKNOWN_CA": (
+        "The server's certificate was not signed by the CA that the device has.",
+        "Give the device the CA of that certificate (CA in boot.py).",
+    ),
+    "SELF_SIGNED": (
+        "The server's certificate is signed by itself, and the device was not given it as its CA.",
+        "Use a certificate of the device's CA, or make this one its CA.",
+    ),
 }
 
 
 def _code(name: str, words: tuple[str, str]) -> Code:
     number = getattr(protocol, "_" + name)
-    failure = 410 <= number < 480  # below: taken; above: an error of a call, never sent
+    failure = number >= 410 and number // 10 != 48  # 48x: an error of a call, never sent
     return Code(number, name, *words, remark_of(number, 0) if failure else "")
 
 
@@ -184,7 +243,7 @@ def page() -> str:
         "# Codes",
         "",
         "Made from `tools/codes.py` by `make docs`; the numbers stand in `ota/protocol.py`.",
-        "Codes of 480 and above are errors of a call of `ota.OTA`; the platform never sees them.",
+        "Codes of 480 to 489 are errors of a call of `ota.OTA`; the platform never sees them.",
         "",
         "| code | name | cause | what to do | remark on the console |",
         "| --- | --- | --- | --- | --- |",

@@ -19,6 +19,7 @@ OPTIONAL = (
     "ota/calls.py",  # loaded when the application makes such a call
     "ota/inflate.py",  # loaded when a firmware comes as .gz
     "ota/late.py",  # loaded in the first starts after an upgrade
+    "ota/trust.py",  # loaded when boot.py says whom to trust
 )
 
 _LEVEL = 3

@@ -7,11 +7,11 @@ from ota.agent import Journal
 
 
 def read_journal():
-    loaded = "ota.trial" in sys.modules
-    from ota.trial import load
+    loaded = "ota.slot" in sys.modules
+    from ota.slot import load
 
     try:
         return load(Journal())
     finally:
         if not loaded:  # heap is scarce
-            ota.drop("trial")
+            ota.drop("slot")

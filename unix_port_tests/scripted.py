@@ -43,7 +43,7 @@ class Socket:
         self.calls = []  # what was set and made, in order
         self.polls = []  # ms of each wait
         self.sent = b""
-        self.takes = []  # what the next writes answer; else all
+        self.takes = []  # what the next writes answer: bytes, None = not now; else all
         self.fails = {}  # name of a method: what it raises
         self.slow = 0  # ms that each read takes
         self._clock = clock
@@ -97,10 +97,11 @@ class Socket:
     def close(self):
         self._called("close")
 
-    def write(self, data, n):
+    def write(self, data):
         self._called("write")
-        self.sent += data[:n]
-        return self.takes.pop(0) if self.takes else n
+        n = self.takes.pop(0) if self.takes else len(data)
+        self.sent += bytes(data[: n or 0])
+        return n
 
     def _take(self, n, end=None):
         self._clock.wait(self.slow)

@@ -168,7 +168,7 @@ class GuardTests(BootCase):
             simulator.restart()
 
     def test_start_loads_nothing_that_an_upgrade_could_break(self):
-        for name in ("ota", "ota.trial", "main", "firmware"):
+        for name in ("ota", "ota.slot", "main", "firmware"):
             self.assertFalse(name in _AT_START, name)
 
 

@@ -90,28 +90,17 @@ class GzCase(UpgradeCase):
         self.assertEqual(self.ranges(), [0, half])
         self.assertInflated()
 
-    def test_without_ring(self):
-        real, sys.modules["micropython"] = sys.modules.get("micropython"), Stub()
-        try:
+    def test_without_deflate_or_ring_is_421(self):
+        for name, stub in (("deflate", None), ("micropython", Stub())):
             self.pack()
             self.serve(self.file)
-            self.run_job()
-        finally:
-            del sys.modules["micropython"]
-            if real:
-                sys.modules["micropython"] = real
-        self.assertInflated()
-
-    def test_without_deflate_is_421(self):
-        self.pack()
-        self.serve(self.file)
-        real, sys.modules["deflate"] = sys.modules.get("deflate"), None
-        try:
-            self.assertFails(421)
-        finally:
-            del sys.modules["deflate"]
-            if real:
-                sys.modules["deflate"] = real
+            real, sys.modules[name] = sys.modules.get(name), stub
+            try:
+                self.assertFails(421)
+            finally:
+                del sys.modules[name]
+                if real:
+                    sys.modules[name] = real
 
     def test_size_that_does_not_fit_is_420(self):
         self.pack(told=0x200000)

@@ -29,7 +29,7 @@ class InitTests(unittest.TestCase):
     def test_error_loads_no_download(self):
         self.assertTrue(issubclass(self.ota.OTAError, Exception))
         self.assertFalse("ota.download" in loaded())
-        self.assertFalse("ota.link" in loaded())
+        self.assertFalse("ota.stream" in loaded())
 
     def test_link_loads_no_agent(self):
         self.assertEqual(self.ota.Link.__name__, "Link")

@@ -1,5 +1,5 @@
 """
-Tests of the class Journal of ota/agent.py, and of load() in ota/trial.py: a record that comes back
+Tests of the class Journal of ota/agent.py, and of load() in ota/slot.py: a record that comes back
 after a restart, also when half of it is lost.
 
 A restart is a new Journal that loads. Source of the expected values: docs/protocol.md (lengths of
@@ -13,12 +13,12 @@ from esp32 import NVS
 from journals import read_journal
 
 import ota.agent
-import ota.trial
+import ota.slot
 from ota.agent import Journal
-from ota.trial import load
+from ota.slot import load
 
 journal = ota.agent
-trial = ota.trial
+trial = ota.slot
 
 _FETCHING = 2
 _SWITCHING = 3

@@ -19,7 +19,6 @@ from trials import DONE, FETCHING, SWITCHING, TOLD, Agent, Command, Restart, Tri
 
 import ota
 from ota.agent import Journal
-from ota.slot import head, running
 from ota.slot import records as boot_records
 
 POWER_ON = 1
@@ -32,11 +31,6 @@ SOFT = 5
 AFTER_UPGRADE = (3, boot.VALID), (2, boot.VALID)
 
 
-def build():
-    # Of the image that runs, as the journal has it.
-    return hexlify(head(running())[176:184]).decode()
-
-
 def boots():
     # The slot that the next start takes.
     return Partition(Partition.BOOT).info()[1]
@@ -46,6 +40,10 @@ class LateCase(TrialCase):
     def setUp(self):
         super().setUp()
         self.write(images.application())
+
+    def build(self):
+        # Of the image that runs, as the journal has it.
+        return hexlify(self.running[176:184]).decode()
 
     def write(self, image):
         # Into ota_1.
@@ -70,7 +68,7 @@ class LateCase(TrialCase):
             self.forget()
             self.journal = Journal()
             self.journal.late = slot << 3 | lives
-            self.journal.back = build()
+            self.journal.back = self.build()
             self.journal.start(Command, state, slot)
         self.journal = read_journal()
         if hasattr(ota, "counted"):  # a start begins without it
@@ -280,7 +278,7 @@ class BackTests(LateCase):
         self.journal.late = boot.OTHER << 3 | 1
         self.journal.start(Command, TOLD, boot.OTHER)
         boot.write(*self.RECORDS)
-        self.journal.back = build()
+        self.journal.back = self.build()
         self.journal.write(TOLD)
         for k in (0, 1):  # it is tried twice
             simulator.fault(k, "error")

@@ -1,5 +1,5 @@
 """
-Tests of ota/link.py over a scripted broker: every packet that may come, late, in half, or not.
+Tests of ota/stream.py over a scripted broker: every packet that may come, late, in half, or not.
 
 Two clients stand below it: the umqtt.simple that is installed, and one whose connect() takes a
 time-out, as the newer ones have it. Source of the expected bytes: MQTT 3.1.1.
@@ -40,7 +40,7 @@ def message(payload, qos=0, topic=b"a/b", pid=7):
 class LinkTests(Case):
     def setUp(self):
         super().setUp()
-        self.module = self.load()
+        self.module = sys.modules["ota.stream"]
         self.waits = []
         self.module.randrange = self.latest
         self.got = []
@@ -51,10 +51,6 @@ class LinkTests(Case):
     def tearDown(self):
         self.module.randrange = randrange
         super().tearDown()
-
-    def load(self):
-        __import__("ota.link")
-        return sys.modules["ota.link"]
 
     def latest(self, limit):
         # Stands for randrange: notes the limit, chooses the greatest.
@@ -360,10 +356,10 @@ class LinkTests(Case):
                 self.fail("published")
 
     def test_publish_that_cannot_be_written_raises_and_is_down(self):
-        for fault, short in ((OSError(ECONNRESET), 0), (None, 1)):
+        for fault, full in ((OSError(ECONNRESET), False), (None, True)):
             self.connect()
             self.sock.fault = fault
-            self.sock.short = short
+            self.sock.full = full
             with self.assertRaises(OSError):
                 self.link.publish("t", b"hi", False, 1)
             self.assertEqual((self.link.up, self.link.unacked), (0, set()))
@@ -482,14 +478,14 @@ class Newer:
 
 
 class NewerLinkTests(LinkTests):
-    def load(self):
-        self._link = super().load()
+    def setUp(self):
+        self._stream = sys.modules.pop("ota.stream")
         self._simple = umqtt.simple
         umqtt.simple = sys.modules["umqtt.simple"] = Newer(self._simple)
-        del sys.modules["ota.link"]
-        return super().load()
+        __import__("ota.stream")
+        super().setUp()
 
     def tearDown(self):
         super().tearDown()
         umqtt.simple = sys.modules["umqtt.simple"] = self._simple
-        sys.modules["ota.link"] = self._link
+        sys.modules["ota.stream"] = self._stream

@@ -12,7 +12,7 @@ from agents import PREFIX, AgentCase
 from fakes import END, data
 from files import File
 
-from ota.link import Link
+from ota.stream import Link
 
 CONNACK = b"\x20\x02\x00\x00"
 SUBACKS = b"\x90\x03\x00\x01\x01", b"\x90\x03\x00\x02\x01"

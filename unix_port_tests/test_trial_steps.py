@@ -1,5 +1,5 @@
 """
-Tests of ota/trial.py: how a new image proves itself, or goes.
+Tests of ota/slot.py: how a new image proves itself, or goes.
 
 The device is fresh: ota_0 runs. Source of the expected values: docs/hardware.md, "Starting up";
 the codes in docs/protocol.md.

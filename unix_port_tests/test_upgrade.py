@@ -328,34 +328,34 @@ class SwitchTests(UpgradeCase):
         return file
 
     def test_new_image_is_the_one_to_boot(self):
-        from ota import slot
+        from ota.slot import switch
 
         self.image()
-        slot.switch(self.job.slot.part, self.journal)
+        switch(self.job.slot.part, self.journal)
         self.assertEqual(Partition(Partition.BOOT).info(), other().info())
 
     def test_journal_knows_that_it_was_switched(self):
-        from ota import slot
+        from ota.slot import switch
 
         self.image()
-        slot.switch(self.job.slot.part, self.journal)
+        switch(self.job.slot.part, self.journal)
         journal = read_journal()
         self.assertEqual((journal.state, journal.version, journal.code), (3, "2.0", 0))
         self.assertEqual(journal.slot, other().info()[1])
 
     def test_version_is_noted_for_exactly_this_build(self):
-        from ota import slot
+        from ota.slot import switch
 
         self.image()
-        slot.switch(self.job.slot.part, self.journal)
+        switch(self.job.slot.part, self.journal)
         noted = getattr(read_journal(), "v%d" % other().info()[1])
         build = "".join("%02x" % byte for byte in images.BUILD[:8])
         self.assertEqual(noted, build + "2.0")
 
     def test_image_that_the_chip_refuses_is_453(self):
-        from ota import slot
+        from ota.slot import switch
 
         before = Partition(Partition.BOOT).info()
         self.image(spoilt=True)
-        self.assertCode(453, slot.switch, self.job.slot.part, self.journal)
+        self.assertCode(453, switch, self.job.slot.part, self.journal)
         self.assertEqual(Partition(Partition.BOOT).info(), before)

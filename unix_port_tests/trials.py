@@ -1,5 +1,5 @@
 """
-What the tests of ota/trial.py and ota/late.py share: a device that may restart, its journal, its
+What the tests of ota/slot.py and ota/late.py share: a device that may restart, its journal, its
 boot records.
 
 A restart of the device is an exception here.
@@ -8,7 +8,6 @@ A restart of the device is an exception here.
 import os
 import sys
 import unittest
-from binascii import hexlify
 
 import bootrecords as boot
 import images
@@ -61,7 +60,7 @@ class Agent:
 
     trial_s = 300
     late_s = 600
-    self_test = wdt = tested = None
+    self_test = wdt = tested = trust = None
     version = due = calm = None
     _also = None
     _phase = 1  # ready
@@ -107,19 +106,24 @@ class TrialCase(unittest.TestCase):
         # The agent drops it, so each start has another one.
         self.unload()
 
-        import ota.trial
+        import ota.slot
 
-        trial = ota.trial
+        trial = ota.slot
         trial.machine = self.machine
-        trial.head = lambda partition: self.running
-        trial.build = lambda partition: hexlify(self.running[176:184]).decode()
+        real = trial.head
+
+        def head(partition):
+            here = partition.info()[1] == trial.running().info()[1]
+            return self.running if here and self.running else real(partition)
+
+        trial.head = head
         self.trial = trial
 
     def unload(self):
         # A module that stays loaded would keep the machine of this test.
         import ota
 
-        for name in ("trial", "late"):
+        for name in ("slot", "late"):
             if sys.modules.pop("ota." + name, None):
                 delattr(ota, name)
 

@@ -4,6 +4,7 @@ from esp32 import Partition
 from fakes import END, Case, Settings, data
 from journals import read_journal
 
+from ota import drop
 from ota.download import Upgrade
 from ota.protocol import OTAError, command
 
@@ -26,11 +27,12 @@ class UpgradeCase(Case):
         for name in settings:
             setattr(agent, name, settings[name])
         body = data(version, sign or file.sign, size=file.size if size == -1 else size)
-        import ota.slot
+        from ota.slot import other
 
+        drop("slot")  # as the agent does
         self.command = command("m1", body, True)
         self.journal = read_journal()
-        self.job = Upgrade(agent, self.command, self.journal, ota.slot.other())
+        self.job = Upgrade(agent, self.command, self.journal, other())
         return self.job
 
     def serve(self, file, begin=0, end=None, last=END, length=None):

@@ -5,21 +5,21 @@ from .bug import Bug
 AGENT = (
     Bug(
         "the version is told before the confirmation",
-        "ota/trial.py",
+        "ota/slot.py",
         "            code = _SWITCH\n",
         "            code = _SWITCH\n            ota.tested = True\n            ota.connected()\n",
         ("cut/2/359/random", "cut/2/357/before"),
     ),
     Bug(
         "an image confirms itself without having reached the platform",
-        "ota/trial.py",
+        "ota/slot.py",
         "if ota.tested is False:",
         "if not ota.tested:",
         ("network/0/wifi/trial/away",),
     ),
     Bug(
         "a trial has no deadline",
-        "ota/trial.py",
+        "ota/slot.py",
         "    late = not left(ota.due)\n",
         "    late = False\n",
         ("network/0/broker/trial/away",),
@@ -33,28 +33,28 @@ AGENT = (
     ),
     Bug(
         "a self-test that raises is passed",
-        "ota/trial.py",
+        "ota/slot.py",
         "            except Exception:\n                good = False\n",
         "            except Exception:\n                pass\n",
         ("trial/0/once/exception/test 1",),
     ),
     Bug(
         "a rollback has no code, so that it is told as a success",
-        "ota/trial.py",
+        "ota/slot.py",
         "                journal.code = journal.code or _NOT_STARTED\n",
         "",
         ("trial/1/once/reset/init", "trial/0/once/cut/boot"),
     ),
     Bug(
         "a success is not told when the power went right behind the confirmation",
-        "ota/trial.py",
+        "ota/slot.py",
         "(journal.slot == here or journal.code)",
         "journal.code",
         ("second/0/112/115/before/succeeds", "cut/0/357/before"),
     ),
     Bug(
         "an image of another version than announced is confirmed",
-        "ota/trial.py",
+        "ota/slot.py",
         "            code = _OTHER_VERSION\n            good = False\n",
         "            pass\n",
         ("records/0/trial/other-switching-here",),
@@ -98,14 +98,14 @@ AGENT = (
     ),
     Bug(
         "a PUBACK that does not come is waited for without an end",
-        "ota/link.py",
+        "ota/stream.py",
         "if self.unacked and not left(",
         "if not self.up and not left(",
         ("broker/scripted/lost-puback/start/0",),
     ),
     Bug(
         "only the first connection subscribes",
-        "ota/link.py",
+        "ota/stream.py",
         "                    super().subscribe(*topic)\n",
         "                    if topic not in getattr(self, 'known', ()):\n"
         "                        super().subscribe(*topic)\n"
@@ -114,14 +114,14 @@ AGENT = (
     ),
     Bug(
         "garbage of the broker ends the application",
-        "ota/link.py",
-        "        except Exception:\n            self.close()\n",
-        "        except OSError:\n            self.close()\n",
+        "ota/stream.py",
+        "        except Exception as e:\n",
+        "        except OSError as e:\n",
         ("broker/scripted/garbage/http/in-trial/1",),
     ),
     Bug(
         "nothing is sent while nothing is to be said",
-        "ota/link.py",
+        "ota/stream.py",
         "                    self.ping()\n",
         "",
         ("time/1/wrap/idle/250",),
@@ -159,6 +159,6 @@ AGENT = (
         "boot.py",
         "for sector in (0, 1):",
         "for sector in (0,):",
-        ("trial/0/always/busy/import ota.link",),
+        ("trial/0/always/busy/import ota.stream",),
     ),
 )

@@ -40,7 +40,7 @@ UPGRADE = (
     ),
     Bug(
         "the second record of the journal wins, newer or not",
-        "ota/trial.py",
+        "ota/slot.py",
         'if record["turn"] > journal.turn:',
         'if record["turn"]:',
         ("cut/0/350/before", "cut/0/345/before", "cut/0/355/before"),
@@ -104,8 +104,8 @@ UPGRADE = (
     Bug(
         "deadlines do not know that ticks wrap",
         "ota/stream.py",
-        "return max(ticks_diff(end, ticks_ms()), 0)",
-        "return max(end - ticks_ms(), 0)",
+        "n = ticks_diff(end, ticks_ms())",
+        "n = end - ticks_ms()",
         ("time/3/wrap/trial/1200", "time/2/wrap/total/1400"),
     ),
     Bug(

@@ -31,6 +31,7 @@ _REMARKS = {
     45: model.BURN_FAILED,
     46: model.BURN_FAILED,
     47: model.TASK_ABORTED,
+    49: model.DOWNLOAD_FAILED,
 }
 
 

@@ -24,8 +24,7 @@ _TRIAL_MS, _NEVER_MS = 120_000, 2**31 - 1
 _REST_S = 20  # a trial has 5 s here
 
 # Steps of the trial, see _HOOKS, before the image can have confirmed itself.
-_MODULES = ("ota", "ota.link", "umqtt", "ota.stream", "ota.agent", "ota.protocol")
-_MODULES += ("ota.trial", "ota.slot", "firmware")
+_MODULES = ("ota", "ota.stream", "umqtt", "ota.agent", "ota.protocol", "ota.slot", "firmware")
 _EARLY = ("boot", *[f"import {name}" for name in _MODULES], "init", "poll 1")
 _EARLY += ("connected before", "connected after", "test 1", "test between", "test 2")
 # In whatever order the agent takes them.
