@@ -45,6 +45,13 @@ MQTT_PORT = 1883
 PRODUCT_KEY = ""
 IDENTIFIER = ""
 DEVICE_SECRET = ""
+# Who may upgrade it, see docs/trust.md. Without a key: whoever can publish to the broker.
+PUBLIC_KEYS = ()  # what `sign keygen` printed, one or two: firmware has to be signed with one
+BOARD = "esp32"  # what it has to be signed for
+URL_HOSTS = ()  # where it may come from; none: anywhere
+CA = ""  # what https and MQTT servers are checked with: the name of a file, or its bytes
+MQTT_TLS = False  # True: MQTT over TLS; the port is 8883, mostly
+ALLOW_UNVERIFIED_TLS = False
 
 
 # The network. Waits 20 s at most: the watchdog of the guard allows 120, and the radio goes on

@@ -3,6 +3,7 @@
 # new one.
 import sys
 import time
+from binascii import a2b_base64
 
 import machine
 
@@ -14,9 +15,10 @@ def application():
     """
 
 
-def problems(settings):
-    """What is wrong with the settings of boot.py: a list of sentences, empty when all is well."""
-    found = []
+def problems(items):
+    """Yields what is wrong with the settings of boot.py, in sentences."""
+    from ota.protocol import is_text
+
     for name in (
         "WIFI_SSID",
         "WIFI_PASSWORD",
@@ -25,31 +27,55 @@ def problems(settings):
         "IDENTIFIER",
         "DEVICE_SECRET",
     ):
-        value = settings.get(name)
-        if value is None:
-            found.append("%s is missing: add a line %s = ..." % (name, name))
-        elif not isinstance(value, str):
-            found.append('%s must be text: put it in quotes, like "text"' % name)
-        elif not value:
-            if name != "WIFI_PASSWORD":  # an open network has none
-                found.append("%s is empty: fill it in" % name)
-        elif name == "MQTT_SERVER" and any(c in "/: " for c in value):
-            found.append("MQTT_SERVER must be a name or an address alone: %s" % value)
-        elif name in ("PRODUCT_KEY", "IDENTIFIER") and not is_name(value):
-            found.append("%s may have 64 of A-Z a-z 0-9 . _ - : @ at most: %s" % (name, value))
-    port = settings.get("MQTT_PORT", 1883)
+        value = items.get(name)
+        # An open network has no password.
+        if not isinstance(value, str) or not value and name != "WIFI_PASSWORD":
+            yield name + " must be text in quotes, not empty"
+        elif name == "MQTT_SERVER" and not is_text(value, "._-", 255):
+            yield "MQTT_SERVER must be a name or an address alone: " + value
+        elif name in ("PRODUCT_KEY", "IDENTIFIER") and not is_text(value, "._-:@", 64):
+            yield "%s may have 64 of A-Z a-z 0-9 . _ - : @ at most: %s" % (name, value)
+    port = items.get("MQTT_PORT", 1883)
     if type(port) is not int or not 0 < port < 65536:
-        found.append("MQTT_PORT must be a number from 1 to 65535, without quotes: %r" % (port,))
-    return found
+        yield "MQTT_PORT must be 1 to 65535, without quotes: %r" % (port,)
+    for key in items.get("PUBLIC_KEYS", ()):
+        if len(key) not in (512, 768):
+            yield "PUBLIC_KEYS must be what `sign keygen` printed"
+            return
 
 
-def is_name(text):
-    # As the agent will have it: what goes into a topic.
-    return len(text) <= 64 and all(c.isalpha() or c.isdigit() or c in "._-:@" for c in text)
+def secure(ca):
+    """
+    What checks servers. ca: bytes, certificates in PEM or one in DER, or the name of such a file;
+    nothing: no server is checked.
+    """
+    import tls
+
+    context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+    if not ca:
+        print("boot.py: ALLOW_UNVERIFIED_TLS: no server is checked!")
+        context.verify_mode = tls.CERT_NONE
+        return context
+    if isinstance(ca, str):
+        with open(ca, "rb") as f:
+            ca = f.read()
+    pem = ca.split(b"-----")[2::4]
+    for part in pem or [ca]:
+        context.load_verify_locations(a2b_base64(part) if pem else part)
+    return context
 
 
-def run(settings):
-    found = problems(settings)
+def run(items):
+    found = list(problems(items))
+    keys = items.get("PUBLIC_KEYS")
+    hosts = items.get("URL_HOSTS")
+    ca = items.get("CA")
+    context = trust = None
+    try:
+        if ca or items.get("ALLOW_UNVERIFIED_TLS"):
+            context = secure(ca)
+    except Exception as e:
+        found.append("CA cannot be read: %r" % e)
     for problem in found:
         print("boot.py:", problem)
     if found:
@@ -57,18 +83,35 @@ def run(settings):
 
     import ota
 
-    identifier = settings["IDENTIFIER"]
+    if keys or hosts or context:
+        from ota.trust import Trust
+
+        trust = Trust(keys, items.get("BOARD"), None, hosts)
+    identifier = items["IDENTIFIER"]
     link = ota.Link(
         identifier,
-        settings["MQTT_SERVER"],
-        settings.get("MQTT_PORT", 1883),
-        user=settings["PRODUCT_KEY"] + "&" + identifier,
-        password=settings["DEVICE_SECRET"],
+        items["MQTT_SERVER"],
+        items.get("MQTT_PORT", 1883),
+        user=items["PRODUCT_KEY"] + "&" + identifier,
+        password=items["DEVICE_SECRET"],
+        ssl=items.get("MQTT_TLS") and trust,
     )
-    agent = ota.init(settings["PRODUCT_KEY"], identifier, link)
-    print("ota: version", agent.version)
+    agent = ota.init(items["PRODUCT_KEY"], identifier, link, trust=trust)
+    print("ota: version", agent.version, keys and "signed" or "digest")
     alone = time.ticks_ms()  # since when; None = it was connected, or has been told
     while True:
+        if context:  # certificates have dates: NTP sets the clock, every 8 s one try
+            # Before the day on which this firmware was built it is wrong, whoever set it.
+            if "%d-%02d-%02d" % time.gmtime()[:3] >= sys.version[-10:]:
+                trust.tls = context
+                context = None
+            elif not time.time() & 7:
+                try:
+                    import ntptime
+
+                    ntptime.settime()
+                except Exception:
+                    pass
         # First yours: a new firmware whose application fails must not have told its version yet.
         application()
         agent.poll()
@@ -76,10 +119,7 @@ def run(settings):
             alone = None
         elif alone is not None and time.ticks_diff(time.ticks_ms(), alone) > 15000:
             alone = None
-            print(
-                "main.py: no connection to %s:%d yet, going on trying." % (link.server, link.port)
-            )
-            print("main.py: are IDENTIFIER and DEVICE_SECRET those that the platform gave out?")
+            print("main.py: no connection to %s:%d yet:" % (link.server, link.port), link.error)
         if not agent.is_fetching():
             time.sleep_ms(20)
 
