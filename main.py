@@ -15,7 +15,7 @@ def application():
     """
 
 
-def problems(items):
+def problems(settings):
     """Yields what is wrong with the settings of boot.py, in sentences."""
     from ota.protocol import is_text
 
@@ -27,7 +27,7 @@ def problems(items):
         "IDENTIFIER",
         "DEVICE_SECRET",
     ):
-        value = items.get(name)
+        value = settings.get(name)
         # An open network has no password.
         if not isinstance(value, str) or not value and name != "WIFI_PASSWORD":
             yield name + " must be text in quotes, not empty"
@@ -35,10 +35,10 @@ def problems(items):
             yield "MQTT_SERVER must be a name or an address alone: " + value
         elif name in ("PRODUCT_KEY", "IDENTIFIER") and not is_text(value, "._-:@", 64):
             yield "%s may have 64 of A-Z a-z 0-9 . _ - : @ at most: %s" % (name, value)
-    port = items.get("MQTT_PORT", 1883)
+    port = settings.get("MQTT_PORT", 1883)
     if type(port) is not int or not 0 < port < 65536:
         yield "MQTT_PORT must be 1 to 65535, without quotes: %r" % (port,)
-    for key in items.get("PUBLIC_KEYS", ()):
+    for key in settings.get("PUBLIC_KEYS", ()):
         if len(key) not in (512, 768):
             yield "PUBLIC_KEYS must be what `sign keygen` printed"
             return
@@ -65,14 +65,14 @@ def secure(ca):
     return context
 
 
-def run(items):
-    found = list(problems(items))
-    keys = items.get("PUBLIC_KEYS")
-    hosts = items.get("URL_HOSTS")
-    ca = items.get("CA")
+def run(settings):
+    found = list(problems(settings))
+    keys = settings.get("PUBLIC_KEYS")
+    hosts = settings.get("URL_HOSTS")
+    ca = settings.get("CA")
     context = trust = None
     try:
-        if ca or items.get("ALLOW_UNVERIFIED_TLS"):
+        if ca or settings.get("ALLOW_UNVERIFIED_TLS"):
             context = secure(ca)
     except Exception as e:
         found.append("CA cannot be read: %r" % e)
@@ -86,18 +86,19 @@ def run(items):
     if keys or hosts or context:
         from ota.trust import Trust
 
-        trust = Trust(keys, items.get("BOARD"), None, hosts)
-    identifier = items["IDENTIFIER"]
+        trust = Trust(keys, settings.get("BOARD"), None, hosts)
+    identifier = settings["IDENTIFIER"]
     link = ota.Link(
         identifier,
-        items["MQTT_SERVER"],
-        items.get("MQTT_PORT", 1883),
-        user=items["PRODUCT_KEY"] + "&" + identifier,
-        password=items["DEVICE_SECRET"],
-        ssl=items.get("MQTT_TLS") and trust,
+        settings["MQTT_SERVER"],
+        settings.get("MQTT_PORT", 1883),
+        user=settings["PRODUCT_KEY"] + "&" + identifier,
+        password=settings["DEVICE_SECRET"],
+        ssl=settings.get("MQTT_TLS") and trust,
     )
-    agent = ota.init(items["PRODUCT_KEY"], identifier, link, trust=trust)
+    agent = ota.init(settings["PRODUCT_KEY"], identifier, link, trust=trust)
     print("ota: version", agent.version, keys and "signed" or "digest")
+    due = 0
     alone = time.ticks_ms()  # since when; None = it was connected, or has been told
     while True:
         if context:  # certificates have dates: NTP sets the clock, every 8 s one try
@@ -105,13 +106,15 @@ def run(items):
             if "%d-%02d-%02d" % time.gmtime()[:3] >= sys.version[-10:]:
                 trust.tls = context
                 context = None
-            elif not time.time() & 7:
+            elif time.time() >= due:
+                due = time.time() + 8
                 try:
                     import ntptime
 
                     ntptime.settime()
                 except Exception:
                     pass
+                continue
         # First yours: a new firmware whose application fails must not have told its version yet.
         application()
         agent.poll()
@@ -119,7 +122,7 @@ def run(items):
             alone = None
         elif alone is not None and time.ticks_diff(time.ticks_ms(), alone) > 15000:
             alone = None
-            print("main.py: no connection to %s:%d yet:" % (link.server, link.port), link.error)
+            print("main.py: no connection yet to", link.server, link.port, link.error)
         if not agent.is_fetching():
             time.sleep_ms(20)
 

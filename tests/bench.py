@@ -34,7 +34,7 @@ def app(settings: str = "", *changes: tuple[str, str], before: str = "") -> str:
     a restart after 0.2 s, not 10, when it raised.
     """
     fixed = (
-        ("identifier, link)\n    print", f"identifier, link, {settings})\n    print"),
+        ("trust=trust)\n    print", f"trust=trust, {settings})\n    print"),
         ("time.sleep(10)", "time.sleep_ms(200)"),
     )
     return before + text_of("main.py", *fixed, *changes)
@@ -44,21 +44,22 @@ class Bench:
     """
     A platform, and the devices of one test.
 
-    folder: of the test; images: makes an image, see tests/bench_fixtures.py; options: of the
-    platform. Attributes: platform, devices, wire (Relay to the broker), web (Relay to the file
-    server); all that the devices say passes these two.
+    folder: of the test; images: makes an image, see tests/bench_fixtures.py; tls: what the broker
+    and the file server say of themselves, None = no TLS; options: of the platform.
+    Attributes: platform, devices, wire (Relay to the broker), web (Relay to the file server); all
+    that the devices say passes these two.
     """
 
-    def __init__(self, folder: Path, images: Callable[..., Path], **options):
-        self.folder, self.images = folder, images
+    def __init__(self, folder: Path, images: Callable[..., Path], tls=None, **options):
+        self.folder, self.images, self._tls = folder, images, tls
         self.devices: list[Device] = []
         self._options = options
         self._stack = contextlib.ExitStack()
         self.platform = self._platform()
         self.platform.add_product(PRODUCT)
-        self.wire = self._stack.enter_context(Relay("127.0.0.1", self.platform.mqtt_port))
+        self.wire = self._stack.enter_context(Relay("127.0.0.1", self.platform.mqtt_port, tls=tls))
         self.web = self._stack.enter_context(
-            Relay("127.0.0.1", self.platform.http_port, buffer=8192)
+            Relay("127.0.0.1", self.platform.http_port, buffer=8192, tls=tls)
         )
         self._reach()
 
@@ -68,7 +69,8 @@ class Bench:
         return platform
 
     def _reach(self) -> None:
-        self.platform.platform.public_url = f"http://127.0.0.1:{self.web.port}"
+        base = "https://localhost" if self._tls else "http://127.0.0.1"
+        self.platform.platform.public_url = f"{base}:{self.web.port}"
 
     def restart_platform(self) -> None:
         """Broker, file server and all, on the same ports."""
@@ -77,10 +79,12 @@ class Bench:
         self.platform = self._platform(**ports)
         self._reach()
 
-    def device(self, image: Path, name: str = LAMP, seen: bool = True, **options) -> Device:
+    def device(
+        self, image: Path, name: str = LAMP, seen: bool = True, boot: dict | None = None, **options
+    ) -> Device:
         """
         A new board with that image, its settings in boot.py, powered on; seen: wait until it has
-        told its version and asked what it missed. options: of Device.
+        told its version and asked what it missed; boot: more settings. options: of Device.
         """
         device = Device(self.folder / name, [self.wire, self.web], **options).create(image)
         self.devices.append(device)
@@ -93,6 +97,8 @@ class Bench:
         }
         changes = [(f'{key} = ""', f'{key} = "{value}"') for key, value in settings.items()]
         changes.append(("MQTT_PORT = 1883", f"MQTT_PORT = {self.wire.port}"))
+        more = "".join(f"{key} = {value!r}\n" for key, value in (boot or {}).items())
+        changes.append(("\n\n# The network.", f"\n{more}\n# The network."))
         device.put("boot.py", text_of("boot.py", *changes))
         device.start()
         if seen:

@@ -41,7 +41,7 @@ def test_from_a_product_to_a_version(platform, run, tmp_path):
     source = tmp_path / "app.bin"
     source.write_bytes(b"x" * 1000)
     assert run("product", "add", "pk", "--name", "Lamp") == "pk\n"
-    assert run("product", "list", "--json") == [{"key": "pk", "name": "Lamp"}]
+    assert run("product", "list", "--json") == [{"key": "pk", "name": "Lamp", "signed": False}]
     secret = run("device", "add", "pk", "d1", "--json")["secret"]
     settings = run("device", "add", "pk", "d2").splitlines()
     assert settings[:2] == ['PRODUCT_KEY = "pk"', 'IDENTIFIER = "d2"']

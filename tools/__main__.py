@@ -14,6 +14,7 @@ COMMANDS = {
     "faults": "the fault campaign: an upgrade in which something goes wrong, thousands of times",
     "image": "build firmware images, pack them, and look into them",
     "platform": "the local platform: upload firmware, upgrade devices",
+    "sign": "make keys, sign firmware, verify it",
 }
 
 

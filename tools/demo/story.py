@@ -28,7 +28,7 @@ _LOOK = 0.1  # seconds between two looks at the platform
 _WAIT = 60  # seconds: the longest wait for one thing, besides a download
 _CUT_AT = 40  # percent
 _AWAY = 2.5  # seconds without network
-_INIT = 'ota.init(settings["PRODUCT_KEY"], identifier, link)'
+_INIT = 'ota.init(settings["PRODUCT_KEY"], identifier, link, trust=trust)'
 
 
 def play(folder: Path, seconds: float, view: View) -> Facts:

@@ -10,6 +10,7 @@ every method may be called from any thread.
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -57,7 +58,7 @@ class Relay:
 
     host, port: the server; listen: port to listen on, 0 = a free one; buffer: bytes of the
     sockets' buffers (the kernel doubles it), None = its own choice, so that a throttled server
-    does not run ahead of the device.
+    does not run ahead of the device; tls: the device's side speaks TLS, as this server says.
 
     Set at any time: rate (bytes/s to the device, None = as fast as it goes), refuse (new
     connections end at once), stalled (no byte passes in either direction, connections stay).
@@ -70,6 +71,7 @@ class Relay:
         listen: int = 0,
         rate: float | None = None,
         buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ):
         self.rate = rate
         self.refuse = False
@@ -82,7 +84,9 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", listen))
         self._size(self._listener)
         self.host, self.port = self._listener.getsockname()
-        self._relay = _call(asyncio.start_server(self._serve, sock=self._listener, limit=_CHUNK))
+        self._relay = _call(
+            asyncio.start_server(self._serve, sock=self._listener, limit=_CHUNK, ssl=tls)
+        )
 
     def cut_after(self, *counts: int) -> None:
         """
@@ -132,8 +136,8 @@ class Relay:
     def _reset(connection: Connection) -> None:
         connection.open = False
         for writer in connection.writers:
-            sock = writer.get_extra_info("socket")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, AttributeError):  # TLS that has ended has none
+                sock = writer.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             writer.transport.abort()
         connection.writers.clear()
@@ -185,7 +189,7 @@ class Relay:
 
     async def _pump(self, connection: Connection, reader, writer, count: str) -> None:
         # So drain() waits until the kernel took it all.
-        writer.transport.set_write_buffer_limits(high=0)
+        writer.transport.set_write_buffer_limits(high=1)  # with 0, TLS would wait for ever
         free_at = time.monotonic()
         down = count == "to_device"
         while True:
@@ -206,4 +210,7 @@ class Relay:
                 await writer.drain()
             if down and connection.to_device == connection.limit:
                 raise ConnectionResetError
-        writer.write_eof()
+        if writer.can_write_eof():  # TLS cannot: there the end of one direction is that of both
+            writer.write_eof()
+        else:
+            writer.close()

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from tools.platform import model
 from tools.platform.model import PlatformError
+from tools.sign.manifest import Signed
 
 _HEADER = "Authorization"
 _SCHEME = "Bearer "
@@ -25,7 +26,8 @@ _CHUNK = 256 * 1024  # bytes
 _NUMBER = (int, float)
 # What may be called, on the engine or the registry, and the types of its arguments.
 CALLS = {
-    "add_product": {"key": str, "name": str},
+    "add_product": {"key": str, "name": str, "signed": bool},
+    "require_signed": {"key": str},
     "products": {},
     "add_device": {"product": str, "identifier": str, "name": str},
     "devices": {"product": str, "secrets": bool},
@@ -100,9 +102,11 @@ async def _upload(platform, request):
                 if size > model.FILE_MAX:
                     raise PlatformError(f"the file is longer than {model.FILE_MAX} bytes")
                 file.write(chunk)
-        fields = (query.get(key, "") for key in ("product", "version", "name", "file"))
-        product, version, name, file = fields
-        return await platform.registry.upload(product, path, version, name, file)
+        names = "product", "version", "name", "file", "board", "manifest", "signature"
+        product, version, name, file, board, *signed = (query.get(key, "") for key in names)
+        return await platform.registry.upload(
+            product, path, version, name, file, Signed(*signed) if any(signed) else None, board
+        )
     finally:
         path.unlink(missing_ok=True)
 

@@ -144,11 +144,13 @@ class Books:
 
     def _about(self, firmware):
         url = self._url_of(firmware)
+        signed = {"manifest": firmware.manifest, "signature": firmware.signature}
         return {
             "firmwareVersion": firmware.version,
             "url": url,
             "sign": firmware.sign,
             "signMethod": "Md5",
+            **(signed if firmware.signature else {}),
         }
 
     def _in_force(self, task):

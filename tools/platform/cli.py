@@ -22,11 +22,12 @@ from tools.platform import model
 from tools.platform.client import Client
 from tools.platform.model import PlatformError
 from tools.platform.watch import Bars, styled_status, table
+from tools.sign.manifest import Signed, SignError
 
 FOLDER = "OTA_PLATFORM"  # the environment variable for --folder
 _WATCH_S = 0.3
 
-_PRODUCTS = {"key": "Product key", "name": "Name"}
+_PRODUCTS = {"key": "Product key", "name": "Name", "signed": "Signed alone"}
 _DEVICES = {"product": "Product", "identifier": "Identifier", "name": "Name", "version": "Version"}
 _FIRMWARE = {
     "id": "Id",
@@ -36,6 +37,7 @@ _FIRMWARE = {
     "file": "File",
     "size": "Bytes",
     "sign": "MD5",
+    "sequence": "Sequence",
 }
 _BATCHES = {"id": "Batch", "firmware": "Firmware", "version": "Version", "state": "State"}
 _ROWS = {
@@ -76,6 +78,7 @@ def _serve(options):
         options.broker,
         options.throttle,
         options.public_url,
+        signing_key=options.signing_key,
     )
     asyncio.run(_serve_until_signal(platform, options))
 
@@ -100,8 +103,14 @@ async def _serve_until_signal(platform, options):
 
 
 def _product_add(options):
-    key = options.client.call("add_product", key=options.key, name=options.name)
+    names = {"key": options.key, "name": options.name}
+    key = options.client.call("add_product", **names, signed=options.signed)
     _show(options, {"key": key}, key)
+
+
+def _product_signed(options):
+    options.client.call("require_signed", key=options.key)
+    _show(options, {"key": options.key, "signed": True}, f"{options.key}: signed firmware alone")
 
 
 def _product_list(options):
@@ -131,7 +140,13 @@ def _device_log(options):
 
 def _firmware_upload(options):
     name = options.name or f"{options.product}-{options.version}"[: model.NAME_MAX]
-    number = options.client.upload(options.file, options.product, options.version, name)
+    more = {"board": options.board}
+    if options.manifest:
+        try:
+            more |= Signed.read(options.manifest)._asdict()
+        except (OSError, SignError) as error:
+            raise PlatformError(str(error)) from error
+    number = options.client.upload(options.file, options.product, options.version, name, **more)
     _show(options, {"id": number, "name": name}, f"firmware {number}: {name}")
 
 
@@ -246,14 +261,12 @@ def _parser():
     serve.add_argument("--http-port", type=_port, default=8070, help="0: any free one")
     serve.add_argument("--broker", metavar="URL", help="mqtt://host:port, instead of our own")
     serve.add_argument("--public-url", metavar="URL", help="how devices reach the HTTP port")
+    serve.add_argument(
+        "--signing-key", type=Path, metavar="FILE", help="sign what is uploaded with this key"
+    )
     serve.add_argument("--throttle", type=_bytes, metavar="N", help="bytes a second a download")
 
-    product = _group(commands, "product", "add and list products")
-    add = _command(product, "add", "add a product, print its key", _product_add)
-    add.add_argument("key", nargs="?", default="", help="made up when left out")
-    add.add_argument("--name", default="")
-    _command(product, "list", "list products", _product_list)
-
+    _product_parser(commands)
     device = _group(commands, "device", "add and list devices")
     add = _command(device, "add", "add a device, print its settings for boot.py", _device_add)
     add.add_argument("product")
@@ -265,14 +278,7 @@ def _parser():
     log = _command(device, "log", "what a device said, and what became of it", _device_log)
     log.add_argument("identifier")
 
-    firmware = _group(commands, "firmware", "upload and list firmware")
-    upload = _command(firmware, "upload", "upload a firmware file", _firmware_upload)
-    upload.add_argument("file", type=Path)
-    upload.add_argument("--product", required=True)
-    upload.add_argument("--version", required=True)
-    upload.add_argument("--name", default="", help="unique; default: product-version")
-    rows = _command(firmware, "list", "list firmware", _firmware_list)
-    rows.add_argument("--product", default="")
+    _firmware_parser(commands)
 
     upgrade = _command(commands, "upgrade", "upgrade devices", _upgrade)
     upgrade.add_argument("firmware", help="name or id")
@@ -295,6 +301,34 @@ def _parser():
     abort = _command(commands, "abort", "stop the devices that are not Pushed yet", _abort)
     abort.add_argument("batch", type=int)
     return parser
+
+
+def _product_parser(commands):
+    product = _group(commands, "product", "add and list products")
+    add = _command(product, "add", "add a product, print its key", _product_add)
+    add.add_argument("key", nargs="?", default="", help="made up when left out")
+    add.add_argument("--name", default="")
+    add.add_argument("--signed", action="store_true", help="publish signed firmware alone for it")
+    signed = _command(
+        product, "signed", "from now on publish signed firmware alone for it", _product_signed
+    )
+    signed.add_argument("key")
+    _command(product, "list", "list products", _product_list)
+
+
+def _firmware_parser(commands):
+    firmware = _group(commands, "firmware", "upload and list firmware")
+    upload = _command(firmware, "upload", "upload a firmware file", _firmware_upload)
+    upload.add_argument("file", type=Path)
+    upload.add_argument("--product", required=True)
+    upload.add_argument("--version", required=True)
+    upload.add_argument("--name", default="", help="unique; default: product-version")
+    upload.add_argument(
+        "--manifest", type=Path, help="what `python -m tools sign` wrote for this file"
+    )
+    upload.add_argument("--board", default="", help="signed for; default: the chip of the image")
+    rows = _command(firmware, "list", "list firmware", _firmware_list)
+    rows.add_argument("--product", default="")
 
 
 def _group(commands, name, about):

@@ -34,9 +34,9 @@ class Client:
         """One call of the API, see api.CALLS. Returns its result. Raises PlatformError."""
         return self._post(name, json.dumps(arguments).encode(), _TIMEOUT_S)
 
-    def upload(self, path: Path, product: str, version: str, name: str) -> int:
-        """Returns the firmware's id. Raises PlatformError."""
-        query = {"product": product, "version": version, "name": name, "file": path.name}
+    def upload(self, path: Path, product: str, version: str, name: str, **more: str) -> int:
+        """more: board, manifest, signature. Returns its id. Raises PlatformError."""
+        query = {"product": product, "version": version, "name": name, "file": path.name, **more}
         try:
             with path.open("rb") as file:
                 length = {"Content-Length": str(path.stat().st_size)}

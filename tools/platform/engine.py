@@ -61,6 +61,7 @@ class Engine:
         """
         model.check_batch(policy, timeout_s, retries, interval_s, valid_s)
         target, now = self._registry.find_firmware(firmware), time.time()
+        self._registry.check_published(target)
         batch = Batch(
             id=max(self._books.batches, default=0) + 1,
             firmware=target.id,

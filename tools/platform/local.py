@@ -64,17 +64,17 @@ class LocalPlatform:
         """The requests for files so far, oldest first, see files.Access."""
         return list(self.platform.files.log)
 
-    def add_product(self, key: str = "", name: str = "") -> str:
+    def add_product(self, key: str = "", name: str = "", signed: bool = False) -> str:
         """Returns its key."""
-        return self._do(lambda: self.platform.registry.add_product(key, name))
+        return self._do(lambda: self.platform.registry.add_product(key, name, signed))
 
     def add_device(self, product: str, identifier: str, name: str = "") -> str:
         """Returns its secret."""
         return self._do(lambda: self.platform.registry.add_device(product, identifier, name))
 
-    def upload(self, product: str, path, version: str, name: str = "", file: str = "") -> int:
-        """Returns the firmware's id."""
-        return self._wait(self.platform.registry.upload(product, path, version, name, file))
+    def upload(self, product: str, path, version: str, *more, **named) -> int:
+        """more, named: as Registry.upload. Returns the firmware's id."""
+        return self._wait(self.platform.registry.upload(product, path, version, *more, **named))
 
     def url_of(self, firmware: int | str) -> str:
         """Where devices fetch it."""

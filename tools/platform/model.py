@@ -56,10 +56,14 @@ class PlatformError(Exception):
 
 @dataclass
 class Product:
-    """key: as in the topics; name: for people."""
+    """
+    key: as in the topics; name: for people; signed: its devices take signed firmware alone, so
+    nothing else is published for it.
+    """
 
     key: str
     name: str
+    signed: bool = False
 
 
 @dataclass
@@ -82,7 +86,10 @@ class Device:
 
 @dataclass
 class Firmware:
-    """file: its name, as uploaded; size: bytes; sign: MD5 of the file as it is, hex."""
+    """
+    file: its name, as uploaded; size: bytes; sign: MD5 of the file as it is, hex; manifest,
+    signature: as in a command, "" = not signed; sequence: that of the manifest.
+    """
 
     id: int
     product: str
@@ -92,6 +99,9 @@ class Firmware:
     size: int
     sign: str
     uploaded: float
+    manifest: str = ""
+    signature: str = ""
+    sequence: int = 0
 
 
 @dataclass

@@ -4,7 +4,6 @@ of upgrades.
 """
 
 import asyncio
-import hashlib
 import secrets
 import shutil
 import time
@@ -16,30 +15,63 @@ from tools.platform.books import Books
 from tools.platform.files import Files
 from tools.platform.model import Device, Firmware, PlatformError, Product, same
 from tools.platform.store import Store
+from tools.sign.board import board_of
+from tools.sign.keys import PrivateKey
+from tools.sign.manifest import Manifest, Signed, SignError, digests
 
 _CHUNK = 256 * 1024  # bytes
 
 
 class Registry:
-    """store: opened, read once here into books; files: where firmware files go."""
+    """
+    store: opened, read once here into books; files: where firmware files go; key: signs what is
+    uploaded, None = nothing is signed here.
+    """
 
-    def __init__(self, store: Store, books: Books, files: Files):
-        self._store, self._books, self._files = store, books, files
+    def __init__(self, store: Store, books: Books, files: Files, key: PrivateKey | None = None):
+        self._store, self._books, self._files, self._key = store, books, files, key
         self._products = {product.key: product for product in store.load(Product)}
         for kind in (Device, Firmware, model.Batch, model.Task):
             for record in store.load(kind):
                 books.enter(record)
         self._uploading = asyncio.Lock()
 
-    def add_product(self, key: str = "", name: str = "") -> str:
-        """A new product. key: "" = one is made up. Returns its key. Raises PlatformError."""
+    def add_product(self, key: str = "", name: str = "", signed: bool = False) -> str:
+        """
+        A new product. key: "" = one is made up; signed: nothing else is published for it.
+        Returns its key. Raises PlatformError.
+        """
         key = model.check_id(key or "p" + secrets.token_hex(5), "product key")
         if key in self._products:
             raise PlatformError(f"product {key} exists already")
-        product = Product(key, name or key)
+        product = Product(key, name or key, signed)
         self._store.save([product])
         self._products[key] = product
         return key
+
+    def require_signed(self, key: str):
+        """
+        From now on nothing but signed firmware is published for this product. Raises
+        PlatformError, also while a batch with another one is In Progress.
+        """
+        product = self._product(key)
+        for batch in self._books.batches.values():
+            firmware = self._books.firmware[batch.firmware]
+            unsigned = firmware.product == key and not firmware.signature
+            if unsigned and not self._books.at_rest(batch):
+                raise PlatformError(
+                    f"batch {batch.id} runs with firmware that is not signed: abort it first"
+                )
+        product.signed = True
+        self._store.save([product])
+
+    def check_published(self, firmware: Firmware):
+        """Raises PlatformError when this one may not be published for its product."""
+        if self._product(firmware.product).signed and not firmware.signature:
+            raise PlatformError(
+                f"firmware {firmware.name} is not signed, and product {firmware.product} takes "
+                "signed firmware alone: upload it again with --manifest, or serve --signing-key"
+            )
 
     def add_device(self, product: str, identifier: str, name: str = "") -> str:
         """A new device. Returns its secret. Raises PlatformError."""
@@ -54,13 +86,21 @@ class Registry:
         return device.secret
 
     async def upload(
-        self, product: str, path, version: str, name: str = "", file: str = ""
+        self,
+        product: str,
+        path,
+        version: str,
+        name: str = "",
+        file: str = "",
+        signed: Signed | None = None,
+        board: str = "",
     ) -> int:
         """
         A new firmware from a file, which is copied as it is.
 
         name: unique, 1 to 50 characters, "" = made of product and version; file: its name if not
-        that of path.
+        that of path; signed: its manifest, made elsewhere, None = signed here, where the platform
+        has a key; board: whom it is signed for, "" = the chip of the image.
         Returns its id. Raises PlatformError.
         """
         path = Path(path)
@@ -72,10 +112,17 @@ class Registry:
             number = max(self._books.firmware, default=0) + 1
             target = self._files.path(number, file)
             try:
-                size, sign = await asyncio.to_thread(_take_in, path, target)
+                found = await asyncio.to_thread(_take_in, path, target)
+                firmware = Firmware(
+                    number, product, name, version, file, found.size, found.md5, time.time()
+                )
+                await asyncio.to_thread(self._sign, firmware, found, target, signed, board)
             except OSError as error:
+                shutil.rmtree(target.parent, ignore_errors=True)
                 raise PlatformError(f"{path}: {error.strerror or error}") from error
-            firmware = Firmware(number, product, name, version, file, size, sign, time.time())
+            except (SignError, PlatformError) as error:
+                shutil.rmtree(target.parent, ignore_errors=True)
+                raise PlatformError(str(error)) from error
             self._store.save([firmware])
             self._books.enter(firmware)
             return number
@@ -133,9 +180,40 @@ class Registry:
                 return item
         raise PlatformError(f"no firmware {firmware}")
 
-    def _product(self, key):
+    def _sign(self, firmware, found, path, signed, board):
+        # Fills in manifest, signature and sequence, in a thread. Raises SignError, PlatformError.
+        if signed:
+            manifest = Manifest.parse(signed.manifest)
+            manifest.check(found)
+            about = manifest.product, manifest.version
+            if about != (firmware.product, firmware.version):
+                raise SignError(f"the manifest is for product {about[0]}, version {about[1]}")
+            if board and board != manifest.board:
+                raise SignError(f"the manifest is for board {manifest.board}")
+        elif self._key:
+            others = self._books.firmware.values()
+            sequence = max(
+                (item.sequence for item in others if item.product == firmware.product), default=0
+            )
+            manifest = Manifest(
+                firmware.product,
+                board or board_of(path),
+                firmware.version,
+                found.md5,
+                found.size,
+                found.sha256,
+                sequence + 1,
+            )
+            signed = self._key.sign(manifest)
+        else:
+            return
+        firmware.manifest, firmware.signature = signed
+        firmware.sequence = manifest.sequence
+
+    def _product(self, key) -> Product:
         if key not in self._products:
             raise PlatformError(f"no product {key}")
+        return self._products[key]
 
     def _check_firmware(self, product, version, name):
         if not wire.is_version(version):
@@ -153,8 +231,8 @@ class Registry:
 
 
 def _take_in(path, target):
-    # Copies the file, in a thread. Returns its length in bytes and its MD5, of the file as it is.
-    digest, size = hashlib.md5(usedforsecurity=False), 0
+    # Copies the file, in a thread. Returns its Digests.
+    size = 0
     shutil.rmtree(target.parent, ignore_errors=True)  # what an upload that was cut left behind
     target.parent.mkdir(parents=True)
     try:
@@ -163,11 +241,10 @@ def _take_in(path, target):
                 size += len(chunk)
                 if size > model.FILE_MAX:
                     raise PlatformError(f"{path.name} is longer than {model.FILE_MAX} bytes")
-                digest.update(chunk)
                 copy.write(chunk)
         if not size:
             raise PlatformError(f"{path.name} is empty")
     except BaseException:
         shutil.rmtree(target.parent, ignore_errors=True)
         raise
-    return size, digest.hexdigest()
+    return digests(target)

@@ -22,6 +22,8 @@ from tools.platform.logic import Upgrades
 from tools.platform.model import Firmware, PlatformError, same
 from tools.platform.registry import Registry
 from tools.platform.store import Store
+from tools.sign.keys import load_private
+from tools.sign.manifest import SignError
 
 _START_S = 10.0
 _TICK_S = 0.5
@@ -37,8 +39,9 @@ class Platform:
     folder: keeps everything, made when it is missing; host: where to listen; mqtt_port, http_port:
     0 = any free one; broker: mqtt://host:port of a broker outside, None = the embedded one;
     throttle: bytes a second for each download, None = no brake; public_url: how devices reach the
-    file server, None = as it listens; reply_s: the time for a reply to a command.
-    Raises PlatformError for a broker or URL that is none.
+    file server, None = as it listens; reply_s: the time for a reply to a command; signing_key: the
+    file of the private key that signs what is uploaded, None = nothing is signed here.
+    Raises PlatformError for a broker, URL or key that is none.
     """
 
     engine: Engine
@@ -54,6 +57,7 @@ class Platform:
         throttle: int | None = None,
         public_url: str | None = None,
         reply_s: float = course.REPLY_S,
+        signing_key: Path | None = None,
     ):
         if public_url and not public_url.startswith(("http://", "https://")):
             raise PlatformError(f"URL {public_url!r}: it begins with http:// or https://")
@@ -64,6 +68,10 @@ class Platform:
         self.files = files.Files(self.folder / "firmware", throttle)
         self._outside = link.address_of(broker) if broker else None
         self._reply_s = reply_s
+        try:
+            self._key = load_private(Path(signing_key)) if signing_key else None
+        except (OSError, SignError) as error:
+            raise PlatformError(f"cannot sign: {error}") from error
         # Nobody else may be the platform: also its client id is a secret.
         self._login = "platform-" + secrets.token_hex(8), "platform", secrets.token_hex(16)
         self._store = self._broker = self._link = self._runner = self._ticking = None
@@ -77,7 +85,7 @@ class Platform:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._store = Store(self.folder / "platform.db")
             upgrades = Upgrades(self.url_of, self._reply_s)
-            self.registry = Registry(self._store, upgrades.books, self.files)
+            self.registry = Registry(self._store, upgrades.books, self.files, self._key)
             self.engine = Engine(upgrades, self.registry, self._store)
             await self._start_http()
             await self._start_mqtt()

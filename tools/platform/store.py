@@ -27,7 +27,11 @@ def _column(name, kind, *more, **options):
 
 
 _products = sa.Table(
-    "products", _meta, _column("key", _text, primary_key=True), _column("name", _text)
+    "products",
+    _meta,
+    _column("key", _text, primary_key=True),
+    _column("name", _text),
+    _column("signed", sa.Boolean, server_default=sa.text("0")),
 )
 _devices = sa.Table(
     "devices",
@@ -51,6 +55,9 @@ _firmware = sa.Table(
     _column("size", _number),
     _column("sign", _text),
     _column("uploaded", _time),
+    _column("manifest", _text, server_default=""),
+    _column("signature", _text, server_default=""),
+    _column("sequence", _number, server_default=sa.text("0")),
 )
 _batches = sa.Table(
     "batches",
@@ -128,6 +135,7 @@ class Store:
             ):
                 self._connection.exec_driver_sql(f"PRAGMA {pragma}")
             _meta.create_all(self._connection)
+            self._add_columns()
             last = sa.select(sa.func.max(_events.c.id)).scalar_subquery()
             self._connection.execute(sa.delete(_events).where(_events.c.id <= last - EVENTS_MAX))
             self._connection.commit()
@@ -140,6 +148,16 @@ class Store:
     def close(self):
         self._connection.close()
         self._engine.dispose()
+
+    def _add_columns(self):
+        # Those that a file of an earlier release does not have; each has a default.
+        look = sa.inspect(self._connection)
+        for table in _meta.sorted_tables:
+            there = {column["name"] for column in look.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in there:
+                    words = sa.schema.CreateColumn(column).compile(self._engine)
+                    self._connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD {words}")
 
     def load(self, kind: type) -> list:
         """
