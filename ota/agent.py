@@ -379,7 +379,7 @@ class OTA:
                     self._tell("version", self.version)  # it may have been lost behind the broker
                     self._end()
                 else:
-                    drop("slot")
+                    drop()
                     from .slot import other
 
                     spare = other()

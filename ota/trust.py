@@ -17,6 +17,7 @@ from . import OTAError
 _URL = const(414)
 _NO_CONNECTION = const(430)
 _NO_CA = const(435)
+_MEMORY = const(436)
 _SIGNATURE = const(441)
 _UNSIGNED = const(442)
 _MANIFEST = const(443)
@@ -40,7 +41,7 @@ class Trust:
     MQTT; None = no https. hosts: names that a URL may lead to; none = all.
     """
 
-    own = sock = None
+    own = sock = 0
 
     def __init__(self, keys=(), board="", tls=None, hosts=()):
         self.keys = keys
@@ -51,7 +52,7 @@ class Trust:
     def check(self, ota, cmd, data):
         """
         Is a command one that the owner signed, for this device, and not an older one? data: dict,
-        of the message. Raises OTAError 441 to 448.
+        of the message. Raises OTAError 436, 441 to 448.
         """
         if not self.keys:
             return
@@ -60,7 +61,7 @@ class Trust:
             text = data["manifest"]
             sign = data["signature"]
             code = _SIGNATURE
-            hash = int.from_bytes(_INFO + sha256(text).digest(), "big")
+            hash = int((_INFO + sha256(text).digest()).hex(), 16)
             n = _BITS  # else the compiler writes out 2**416: 126 digits
             for key in self.keys:
                 start = (1 << len(key) * 4 - 15) - (1 << n) + hash
@@ -70,6 +71,7 @@ class Trust:
                 raise ValueError
             code = _MANIFEST
             items = text.split(" ")
+            cmd.size = cmd.size or int(items[5])  # an answer to get need not tell it
             for value in (
                 "ota1",
                 ota._base.split("/")[2],
@@ -91,6 +93,8 @@ class Trust:
             value += hash
             if value[:10] == key and value != n:
                 raise ValueError
+        except MemoryError:
+            raise OTAError(_MEMORY)
         except Exception:  # what hostile bytes can raise is a long list
             raise OTAError(code)
         ota._log.up = value
@@ -113,10 +117,8 @@ class Trust:
     def digest(self):
         """The MD5's. Raises OTAError 449 when that is right and the SHA-256 is not."""
         found = self.md5.digest()
-        if self.sha.digest().hex() != self.hash:
-            if found.hex() == self.sign:
-                raise OTAError(_SHA256)
-            found = b""
+        if found.hex() == self.sign and self.sha.digest().hex() != self.hash:
+            raise OTAError(_SHA256)
         return found
 
     def confirm(self, ota):
@@ -174,4 +176,4 @@ class Trust:
         if isinstance(value, ValueError):
             # The last line is the gravest: has expired, in the future, expected CN, trusted CA.
             n = "deNA".find(str(value)[-2:-1])
-            raise OTAError(_EXPIRED + n + (n > 2 and self.own or 0))
+            raise OTAError(_EXPIRED + n + (n > 2 and self.own))

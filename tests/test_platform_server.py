@@ -463,7 +463,7 @@ def test_the_api_refuses(stage):
     stage.furnish()
     assert call(stage.folder, "products", b"{}") == (
         200,
-        {"result": [{"key": "pk", "name": "pk"}]},
+        {"result": [{"key": "pk", "name": "pk", "signed": False}]},
     )
     for name, body, token, status in (
         ("products", b"{}", "wrong", 401),

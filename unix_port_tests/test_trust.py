@@ -199,7 +199,20 @@ class SignatureTests(TrustCase):
         self.assertEqual(self.code(manifest()), 441)
 
 
+class Scarce:
+    """Keys for which there is no memory."""
+
+    def __iter__(self):
+        raise MemoryError
+
+
 class FieldTests(TrustCase):
+    def test_memory_that_is_short_is_436(self):
+        # Not 441: it is no attack, and the platform may try again.
+        self.begin()
+        self.trust.keys = Scarce()
+        self.assertEqual(self.code(manifest()), 436)
+
     def test_another_format_is_443(self):
         self.begin()
         for text in (
@@ -237,13 +250,14 @@ class FieldTests(TrustCase):
         for more in ({"version": "2.1"}, {"sign": "0" * 32}, {"size": 4095}):
             self.assertEqual(self.code(text, **more), 446, more)
 
-    def test_answer_that_tells_no_size_is_446(self):
+    def test_answer_that_tells_no_size_has_that_of_the_manifest(self):
         self.start(trust=self.trust)
         self.poll(3)
         text = manifest()
-        self.answer(data(size=None, manifest=text, signature=self.sign(text)))
+        self.answer(data(size=None, policy=None, manifest=text, signature=self.sign(text)))
         self.poll()
-        self.assertEqual([code for _, code in self.replies()], [446])
+        self.assertEqual([code for _, code in self.replies()], [202])
+        self.assertEqual(self.agent._cmd.size, 4096)
 
     def test_field_too_many_or_too_few_is_446(self):
         self.begin()

@@ -27,7 +27,12 @@ def run(names):
         password=names["DEVICE_SECRET"],
     )
     link.back_off_s = 1
-    agent = ota.init(names["PRODUCT_KEY"], names["IDENTIFIER"], link, **names["OPTIONS"])
+    options = names["OPTIONS"]
+    if names["PUBLIC_KEYS"]:
+        from ota.trust import Trust
+
+        options["trust"] = Trust(names["PUBLIC_KEYS"], names["BOARD"])
+    agent = ota.init(names["PRODUCT_KEY"], names["IDENTIFIER"], link, **options)
     print("version", agent.version)
     if "begin" in names:
         names["begin"](agent, link)

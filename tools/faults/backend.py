@@ -13,6 +13,7 @@ from tools.platform.logic import Note, Publish, Upgrades
 from tools.platform.model import Batch, Device, Firmware, Task
 
 from .scene import NAME, OLD, PRODUCT, SECRET
+from .trust import signed
 
 _VALID_S = 3600
 
@@ -48,9 +49,9 @@ class Backend:
             number, now = self._batches, time.time()
             digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
             file = f"{version}.bin"
-            self._logic.books.enter(
-                Firmware(number, PRODUCT, version, version, file, len(content), digest, now)
-            )
+            firmware = Firmware(number, PRODUCT, version, version, file, len(content), digest, now)
+            firmware.manifest, firmware.signature = signed(PRODUCT, version, content, number)
+            self._logic.books.enter(firmware)
             ends = now + _VALID_S
             batch = Batch(
                 number, number, policy, timeout_s, retries, interval_s, now, ends, "token"

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
+from ota import protocol as p
 from tools.platform import wire
 
-from . import fuzz
+from . import fuzz, trust
 from .check import need
 from .linkfaults import COMMANDS
 from .record import Heard
@@ -136,6 +137,8 @@ class Hostile:
         """Tells it, and looks at the answer. Raises Failed."""
         codes = self.answer(payload) if asked else self.replies(payload)
         good = fuzz.allowed(payload, asked)
+        if trust.SIGNED:  # nothing here is signed: see rest()
+            good |= {p._UNSIGNED}
         what = f"{payload!r} was answered {codes}, and not one of {sorted(good)}"
         need(len(codes) <= 1 and good.issuperset(codes), what, self.world)
         need(asked or codes, f"{payload!r} was not answered", self.world)
@@ -148,6 +151,7 @@ class Hostile:
         world = self.world
         world.settle()
         need(len(world.record.boots) == 1, "it started anew", world)
+        need(not (trust.SIGNED and self.accepted), "the unsigned was taken on", world)
         told: dict[str, set] = {}
         for heard in world.record.heard:
             if heard.data.get("status") in ("succeeded", "failed"):

@@ -16,6 +16,8 @@ from tools.device.port.flash import Flash
 from tools.image.firmware import firmware
 from tools.toolchain import text_of
 
+from . import trust
+
 SLOT = 0x18000  # bytes
 ROWS = (
     ("nvs", 1, 2, 0x9000, 0x4000),
@@ -127,4 +129,6 @@ def boot_py(port: int, options: str, more: str = "") -> str:
     }
     changes = [(f'{key} = ""', f'{key} = "{value}"') for key, value in settings.items()]
     changes.append(("MQTT_PORT = 1883", f"MQTT_PORT = {port}"))
+    if trust.SIGNED:
+        changes.append(("PUBLIC_KEYS = ()", f"PUBLIC_KEYS = ({trust.key().modulus!r},)"))
     return text_of("boot.py", *changes) + _SEED + f"OPTIONS = {options}\n{more}\n"
