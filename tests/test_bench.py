@@ -93,6 +93,7 @@ def figures():
         | {f"heap_{name}": 40_000 for name in heaps}
         | {"times": dict.fromkeys(measure.SIZES, rows), "rounds": 21, "message_bytes": 1234}
         | {"gz_saving_4k": 0.4, "gz_saving_32k": 0.42, "machine": page.machine()}
+        | {"verify_3072_us": 5000}
         | {"versions": {"MicroPython": "1.2", "requests": "3.4", "Python": "3.11"}}
     )
 
@@ -155,6 +156,14 @@ def test_each_variant_brings_the_image_into_the_slot(lab):
     assert 5 <= number <= cli.BARS["messages"] and payload > 100
     # The figures are those of real processes: one that allocates is found out.
     assert measure.allocates(lab, 1 << 20) == ""
+
+
+def test_signature_is_verified_and_a_wrong_one_is_not(lab):
+    assert 0 < measure.verification(lab, 2048, 1) < measure.verification(lab, 3072, 1)
+    lab.lab.offer_signed(2048)
+    config = lab.lab.folder / "config.py"
+    lab.lab._configure(config.read_text().replace("ota1 ", "ota2 "))
+    assert "OTAError" in lab.lab.run("verify").why
 
 
 def test_run_that_leaves_another_slot_is_an_error(lab, monkeypatch):

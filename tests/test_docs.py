@@ -90,7 +90,7 @@ def test_readme_has_the_settings_as_they_are():
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
         for target in node.targets
     }
-    assert len(told) == 8
+    assert len(told) == 9
     assert told == {name: values[name] for name in told}
 
 

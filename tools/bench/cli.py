@@ -33,6 +33,7 @@ BARS = {
     "allocations": 0,
     "messages": 25,
     "gz_saving": 0.30,
+    "verify_us": 2000,
 }
 LEAST = ("gz_saving",)
 _COLUMNS = ("", "CPU us", "quartiles", "ratio", "wall us", "erases", "writes", "reads")
@@ -137,6 +138,8 @@ def _measure(args: argparse.Namespace, folder: Path, out: Console) -> dict:
             number = _QUICK if args.quick else args.rounds
             found |= _times(lab, number, bool(args.peer), out)
             found |= _traffic(lab)
+            for bits, key in ((2048, "verify_us"), (3072, "verify_3072_us")):
+                found[key] = measure.verification(lab, bits, number)
             why = measure.allocates(lab, SIZES[MAIN])
             found["allocations"] = 1 if why else 0
             if why:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
+from tools.sign.keys import generate
+from tools.sign.manifest import Manifest
 from tools.toolchain import LIB, ROOT, compile_mpy, micropython, text_of
 
 from .servers import HOST, NAME, PRODUCT
@@ -96,10 +98,30 @@ class Lab:
             "PEER": self._peer.stem if self._peer else "",
         }
         text = "".join(f"{key} = {value!r}\n" for key, value in settings.items())
+        self._configure(text)
+        self.url = url
+
+    def offer_signed(self, bits: int) -> None:
+        """A signed manifest to verify from now on. bits: of the key."""
+        key = generate(clear(self.folder / "key") / "key.pem", bits)
+        manifest = Manifest(PRODUCT, "esp32", "1.1.0", "ab" * 16, 1 << 20, "cd" * 32, sequence=1)
+        signed = key.sign(manifest)
+        settings = {
+            "PRODUCT": manifest.product,
+            "BOARD": manifest.board,
+            "VERSION": manifest.version,
+            "SIGN": manifest.md5,
+            "SIZE": manifest.size,
+            "KEY": key.modulus,
+            "MANIFEST": signed.manifest,
+            "SIGNATURE": signed.signature,
+        }
+        self._configure("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+
+    def _configure(self, text: str) -> None:
         source = self.folder / "config.py"
         source.write_text(text)
         compile_mpy(source, self.lib / "config.mpy", 3)
-        self.url = url
 
     def erase(self, running: bytes) -> None:
         """A board on which `running` runs from ota_0, and nothing else is."""

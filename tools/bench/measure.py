@@ -17,6 +17,7 @@ WINDOWS = {"gz 4 KB": 12, "gz 32 KB": 15}
 _OLD = 4096  # bytes of the image that runs: its header is looked at
 _HEAP_STEP = 256  # bytes
 _HEAP_MOST = 192 << 10
+_CHECKS = 50  # of a signature, in one run of device/verify.py
 _AGAIN = 3  # runs that a size has to bear
 
 
@@ -178,6 +179,19 @@ def messages(lab: Bench, size: int) -> tuple[int, int, list[str]]:
     if why:
         raise BenchError(f"trial: {why}")
     return lab.broker.messages, lab.broker.size, lab.broker.statuses()
+
+
+def verification(lab: Bench, bits: int, number: int) -> float:
+    """CPU time of the check of a signed command, in us: the median of so many runs."""
+    lab.lab.erase(image(_OLD))
+    lab.lab.offer_signed(bits)
+    times = []
+    for _ in range(number):
+        found = lab.lab.run("verify")
+        if found.why:
+            raise BenchError(f"verify: {found.why}")
+        times.append(found.result["cpu"] / _CHECKS)
+    return round(statistics.median(times))
 
 
 def allocates(lab: Bench, size: int, window: int = 0) -> str:
