@@ -32,12 +32,12 @@ def problems(settings):
         if not isinstance(value, str) or not value and name != "WIFI_PASSWORD":
             yield name + " must be text in quotes, not empty"
         elif name == "MQTT_SERVER" and not is_text(value, "._-", 255):
-            yield "MQTT_SERVER must be a name or an address alone: " + value
+            yield "MQTT_SERVER must be a name or address: " + value
         elif name in ("PRODUCT_KEY", "IDENTIFIER") and not is_text(value, "._-:@", 64):
             yield "%s may have 64 of A-Z a-z 0-9 . _ - : @ at most: %s" % (name, value)
     port = settings.get("MQTT_PORT", 1883)
     if type(port) is not int or not 0 < port < 65536:
-        yield "MQTT_PORT must be 1 to 65535, without quotes: %r" % (port,)
+        yield "MQTT_PORT must be 1 to 65535, no quotes: %r" % (port,)
     for key in settings.get("PUBLIC_KEYS", ()):
         if len(key) not in (512, 768):
             yield "PUBLIC_KEYS must be what `sign keygen` printed"
@@ -122,7 +122,8 @@ def run(settings):
             alone = None
         elif alone is not None and time.ticks_diff(time.ticks_ms(), alone) > 15000:
             alone = None
-            print("main.py: no connection yet to", link.server, link.port, link.error)
+            why = context and "no time from NTP" or link.error
+            print("main.py: no connection yet to", link.server, link.port, why)
         if not agent.is_fetching():
             time.sleep_ms(20)
 

@@ -257,7 +257,7 @@ def test_no_tls_before_the_clock_is_set(make_bench, images, authority):
     """An NTP server that tells a time before this firmware was built is not believed."""
     bench = make_bench(tls=authority.issue())
     device = bench.device(
-        images("1.0.0"),
+        images("1.0.0", app=app("", ("> 15000", "> 1000"))),
         seen=False,
         boot={
             "MQTT_SERVER": "localhost",
@@ -269,6 +269,7 @@ def test_no_tls_before_the_clock_is_set(make_bench, images, authority):
     device.put("ntptime.py", NTP)
     device.start()
     device.wait("NTP: the year is 2012")
+    device.wait("main.py: no connection yet to localhost [0-9]+ no time from NTP")
     flash = flash_of(device)
     # A connection may be opened, but nothing is said on it.
     until(lambda: len([line for line in device.console if "NTP: the year" in line]) >= 2)

@@ -129,6 +129,7 @@ class SignatureTests(TrustCase):
         for signature in (
             "",
             good[:-1],
+            "0" + good,
             good + "0",
             good[:-1] + ("0" if good[-1] != "0" else "1"),
             "0" * 512,

@@ -130,6 +130,11 @@ class TlsTests(DownloadCase):
         self.assertWhole()
         self.assertEqual(self.context.wrapped, ["host", "host"])
 
+    def test_redirect_to_what_is_neither_is_435(self):
+        self.secure("http://host/x")
+        self.net.script(moved(b"wss://host/x"), END)
+        self.assertFails(435, connections=1)
+
     def test_back_by_way_of_https_is_434(self):
         self.secure("http://host/x")
         self.net.script(moved(b"https://host/x"), END)

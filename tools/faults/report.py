@@ -203,6 +203,9 @@ One class, or the names of its cases:
     .venv/bin/python -m tools faults --class late
     .venv/bin/python -m tools faults --class late --list
 
+Devices that take signed firmware alone ([trust](trust.md)) are played with the same cases by
+`--signed`: the platform signs, and whatever is hand-made must not be taken on.
+
 The classes are in `tools/faults/groups/`, one file each. The seeded bugs (`tools/faults/bugs.py`)
 are small wrong changes of the agent and of the simulated device, planted in a copy of the tree:
 a campaign that could not find them would prove nothing. The cases that are to catch one survive

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ota import protocol as p
-from tools.faults import check
+from tools.faults import check, trust
 from tools.faults.behaviours import drip
 from tools.faults.case import Group
 from tools.faults.check import SUCCEEDED, need
@@ -187,7 +187,8 @@ def _small(folder: Path, heap: str) -> None:
         world.device.heapsize = str(_MOST)
         world.device.start()
         world.finish(task)
-        check.outcome(world, task, {SUCCEEDED, *_FAILED})
+        # A signed command has 1.3 KB: one for which there is no piece of heap is thrown away.
+        check.outcome(world, task, {SUCCEEDED, *_FAILED, *([None] if trust.SIGNED else [])})
         check.follow(world)
 
 
