@@ -122,8 +122,8 @@ def run(settings):
             alone = None
         elif alone is not None and time.ticks_diff(time.ticks_ms(), alone) > 15000:
             alone = None
-            why = context and "no time from NTP" or link.error
-            print("main.py: no connection yet to", link.server, link.port, why)
+            why = context and "no time yet" or link.error
+            print("main.py: no connection to", link.server, link.port, why)
         if not agent.is_fetching():
             time.sleep_ms(20)
 

@@ -204,4 +204,4 @@ def test_device_that_cannot_log_in_says_what_to_look_at(bench, images):
     hasty = app("", ("> 15000", "> 500"), ('settings["DEVICE_SECRET"]', '"wrong"'))
     device = bench.device(images("1.0.0", app=hasty), seen=False)
     # 5: the broker refuses who is not authorized, MQTT 3.1.1, 3.2.2.3.
-    device.wait(rf"main.py: no connection yet to 127.0.0.1 {bench.wire.port} 5")
+    device.wait(rf"main.py: no connection to 127.0.0.1 {bench.wire.port} 5")
