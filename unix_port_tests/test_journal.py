@@ -146,6 +146,9 @@ class RecordTests(JournalCase):
             command = Command()
             command.msg_id, command.version = msg_id, "v" * 100
             one.v16 = one.v17 = "0" * 16 + "v" * 100
+            one.up = one.base = "9" * 10 + "f" * 64  # see trust.py
+            one.back = "0" * 16
+            one.late, one.turn = 17 << 3 | 4, 1 << 30
             one.code, one.progress, one.units = 440, 95, 24
             one.start(command, _FETCHING, 17, 24)
             one.write(_FETCHING)
