@@ -175,6 +175,16 @@ def test_same_outcome_twice_is_none(world):
     outcome(world)
 
 
+def test_outcome_is_told_again_for_the_get_that_brought_the_command_once_more(world):
+    again = progress("succeeded", msg_id="8")
+    world.record.heard.insert(1, again)
+    fails("1.1.0: ", outcome, world)  # nobody asked by that id
+    world.record.heard.insert(1, Heard("get", "8", None, {"firmwareVersion": ""}, 1))
+    outcome(world)
+    again.data.update(progress("failed", code=460).data)
+    fails("1.1.0: ", outcome, world)  # but another outcome is a contradiction
+
+
 def test_nothing_follows_a_late_failure(world):
     late = progress("failed", code=LATE_FAILURE)
     world.record.heard.insert(1, late)

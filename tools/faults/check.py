@@ -148,11 +148,15 @@ def _agrees(world: World, task: Task, what: str | int | None, told: tuple) -> No
 
 
 def _never_contradicted(world: World, said: dict[str, list]) -> None:
-    # Of each version, of each attempt: one msgId, one outcome, however often.
+    # Of each version, of each attempt: one outcome, however often, by one msgId; or by that of the
+    # `get` which brought the command once more, when the version got lost behind the outcome.
+    asked = {heard.msg_id for heard in world.record.heard if heard.name == "get"}
     for version, told in said.items():
         attempts = world.backend.attempts(version)
         early = {outcome for outcome in told if outcome[2] != LATE_FAILURE}
-        need(len(early) <= attempts, f"{version}: {told}", world)
+        own = [outcome for outcome in early if outcome[0] not in asked]
+        need(len(own) <= attempts, f"{version}: {told}", world)
+        need(len({outcome[1:] for outcome in early}) <= attempts, f"{version}: {told}", world)
         ids = {outcome[0] for outcome in early}
         need(len(ids) == len(early), f"{version}: {told}", world)
         late = [outcome[2] == LATE_FAILURE for outcome in told]
