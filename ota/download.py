@@ -145,7 +145,7 @@ class Download:
         headers = {"Host": host}  # requests leaves the port out
         if done and self.range:
             headers["Range"] = "bytes=%d-" % done
-        response, sock = call(tls, requests, requests.get, url, headers=headers)
+        response, sock = call(tls, host, requests, requests.get, url, headers=headers)
         self.sock = sock
         # Not through response.raw: what newer ones put there allocates.
         self.read = sock.sock.readinto

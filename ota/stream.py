@@ -68,8 +68,7 @@ class Stream:
         sock.connect(*args)
         sock.setblocking(False)
         if self.tls:
-            trust, host = self.tls
-            self.sock = sock = trust.wrap(sock, host)
+            self.sock = sock = self.tls.wrap(sock, self.host)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
@@ -151,23 +150,23 @@ class Stream:
         raise OSError(ETIMEDOUT)
 
 
-def call(tls, lib, open, *args, **named):
+def call(tls, host, lib, open, *args, **named):
     """
     Calls a function of a library that opens a connection, so that it ends within about 4 s (and
-    the time for DNS). tls: None, or (a Trust, whom the certificate has to name: str).
+    the time for DNS). tls: a Trust, or None; host: str, whom the certificate has to name.
 
     Returns (what the function returned, the Stream). Raises what it raises.
     """
     kept = lib.socket
     lib.socket = stream = Stream()
-    if tls:
-        stream.tls = tls
+    stream.tls = tls
+    stream.host = host
     try:
         return open(*args, **named), stream
     except Exception as e:
         stream.close()  # the libraries do not always
         if tls:
-            tls[0].fault(e)
+            tls.fault(e)
         raise
     finally:
         lib.socket = kept
@@ -265,7 +264,7 @@ class Link(simple.MQTTClient):
                     self.ping()
             elif not left(self._due):
                 self.pid = 0
-                call(self.tls and (self.tls, self.server), simple, self.connect)
+                call(self.tls, self.server, simple, self.connect)
                 for topic in self.items:
                     super().subscribe(*topic)
                 self.up = after(0) | 2

@@ -129,7 +129,7 @@ class Trust:
     def open(self, job, items):
         """
         May a Download go there? items: its URL, split at the slashes; gets the port. Returns what
-        stream.call() wants for TLS, None = no TLS. Raises OTAError 414, 435.
+        does TLS, None = nobody. Raises OTAError 414, 435.
         """
         host = items[2].split(":")[0]
         if self.hosts and host not in self.hosts:
@@ -143,7 +143,7 @@ class Trust:
         items[0] = "http:"  # requests' part: it would do TLS unchecked
         if host == items[2]:
             items[2] += ":443"
-        return self, host
+        return self
 
     def wrap(self, sock, host):
         """
@@ -153,7 +153,9 @@ class Trust:
         self.sock = sock
         tls = self.tls
         tls.verify_callback = self._look
-        return tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        return tls.wrap_socket(
+            sock, server_hostname=host.split(":")[0], do_handshake_on_connect=False
+        )
 
     def _look(self, value, _):
         # Did it sign itself? The text of the error does not tell. Before and behind its dates

@@ -300,7 +300,7 @@ class Library:
 
 def call(*arguments, **named):
     # Without TLS.
-    return stream.call(None, *arguments, **named)
+    return stream.call(None, "host", *arguments, **named)
 
 
 class CallTests(StreamCase):
