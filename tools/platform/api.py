@@ -1,126 +1,436 @@
 """
-The API of the running platform: how the command line reaches the one owner of the state. JSON over
-HTTP.
+The HTTP API: what the console can do, for programs. JSON over HTTP, described by /api/openapi.json
+and its page, /api/docs.
 
-POST /api/NAME with the arguments as an object answers {"result": ..}, or 400 {"error": sentence}.
-Only from this machine, and only with the token that lies in the platform's folder. Names and
-arguments: the table below.
+Who calls shows a token ("Authorization: Bearer ..."), or is the console of an operator: its
+cookie, and in X-CSRF-Token what its pages carry. An answer that is no success is {"error":
+sentence}.
 """
 
-import inspect
-import json
 import secrets
-from dataclasses import asdict, is_dataclass
+from typing import Annotated, Literal
 
-from aiohttp import web
+from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, UploadFile
+from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from tools.platform import model
-from tools.platform.model import PlatformError
+from tools.platform import model, rights
+from tools.platform.access import Denied
+from tools.platform.engine import PAGE
+from tools.platform.model import same
 from tools.sign.manifest import Signed
 
-_HEADER = "Authorization"
-_SCHEME = "Bearer "
-_LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+COOKIE = "ota_session"
+CSRF = "X-CSRF-Token"
 _CHUNK = 256 * 1024  # bytes
+_NUMBER_MAX = 2**63 - 1  # what a data base can hold
 
-_NUMBER = (int, float)
-# What may be called, on the engine or the registry, and the types of its arguments.
-CALLS = {
-    "add_product": {"key": str, "name": str, "signed": bool},
-    "require_signed": {"key": str},
-    "products": {},
-    "add_device": {"product": str, "identifier": str, "name": str},
-    "devices": {"product": str, "secrets": bool},
-    "firmware": {"product": str},
-    "upgrade": {
-        "firmware": (int, str),
-        "devices": (list, type(None)),
-        "policy": str,
-        "timeout_s": _NUMBER,
-        "retries": int,
-        "interval_s": _NUMBER,
-        "valid_s": _NUMBER,
-    },
-    "batches": {},
-    "batch": {"batch": int},
-    "status": {"batch": int},
-    "abort": {"batch": int},
-    "events": {"device": str},
-}
+# Who may: shown in the description; _allowed asks.
+_bearer = HTTPBearer(auto_error=False, description="a token, by `platform token add`")
+_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="of the console")
+_csrf = APIKeyHeader(name=CSRF, auto_error=False, description="with the cookie, if it changes")
 
 
-def add_routes(app: web.Application, platform):
-    """platform: server.Platform."""
-    app.router.add_post("/api/upload", _guarded(platform, _upload))
-    app.router.add_post("/api/{name}", _guarded(platform, _call))
+# Words and numbers. What no data base holds is refused here; all else is for the rules.
+
+_Text = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00-\x1f]*$")]
+_Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:@-]{1,64}$")]
+_Number = Annotated[int, Field(ge=0, le=_NUMBER_MAX)]
+_Batch = Annotated[int, Path(ge=1, le=_NUMBER_MAX)]
+_Limit = Annotated[int, Query(ge=1, le=PAGE)]
 
 
-def _guarded(platform, handler):
-    async def guarded(request):
-        given = request.headers.get(_HEADER, "")
-        if request.remote not in _LOOPBACK:
-            return _error(403, "the API is for this machine alone")
-        if not model.same(given, _SCHEME + platform.token):
-            return _error(401, "the token is wrong")
-        try:
-            return web.json_response({"result": await handler(platform, request)}, dumps=_dumps)
-        except PlatformError as error:
-            return _error(400, str(error))
-
-    return guarded
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
 
 
-async def _call(platform, request):
-    name = request.match_info["name"]
-    types = CALLS.get(name)
-    try:
-        arguments = await request.json()
-    except ValueError as error:
-        raise PlatformError("the arguments are no JSON") from error
-    if types is None or type(arguments) is not dict:
-        raise PlatformError(f"no call {name} with such arguments")
-    for key, value in arguments.items():
-        if not _fits(value, types.get(key)):
-            raise PlatformError(f"{name}: {key} = {value!r} is not possible")
-    method = getattr(platform.engine, name, None) or getattr(platform.registry, name)
-    try:
-        bound = inspect.signature(method).bind(**arguments)
-    except TypeError as error:
-        raise PlatformError(f"{name}: {error}") from error
-    return method(*bound.args, **bound.kwargs)
+class _New(_Model):
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
-async def _upload(platform, request):
-    query = request.query
+class Problem(_Model):
+    """What was wrong, and what to do."""
+
+    error: str
+
+
+class NewProduct(_New):
+    key: Annotated[_Text, Field(description='"" = one is made up')] = ""
+    name: _Text = ""
+    signed: Annotated[bool, Field(description="publish signed firmware alone for it")] = False
+
+
+class ProductKey(_Model):
+    key: str
+
+
+class ProductOut(_Model):
+    key: str
+    name: str
+    signed: bool
+
+
+class NewDevice(_New):
+    product: _Text
+    identifier: _Text
+    name: _Text = ""
+
+
+class DeviceSecret(_Model):
+    identifier: str
+    secret: str
+
+
+class DeviceOut(_Model):
+    product: str
+    identifier: str
+    name: str
+    version: Annotated[str, Field(description='as last reported, "" = never')]
+    seen: Annotated[float | None, Field(description="seconds since 1970, null = never")]
+    secret: str | None = None
+
+
+class EventOut(_Model):
+    id: int
+    time: float
+    batch: int | None
+    kind: str
+    text: str
+
+
+class FirmwareId(_Model):
+    id: int
+    name: str
+
+
+class FirmwareOut(_Model):
+    id: int
+    product: str
+    name: str
+    version: str
+    file: str
+    size: int
+    sign: Annotated[str, Field(description="MD5 of the file as it is")]
+    uploaded: float
+    manifest: str
+    signature: str
+    sequence: int
+
+
+class NewBatch(_New):
+    firmware: Annotated[_Number | _Text, Field(description="its id or name")]
+    devices: Annotated[
+        list[_Text] | None, Field(description="identifiers, null = all of its product")
+    ] = None
+    policy: Literal[model.POLICIES] = "standard"
+    timeout_s: Annotated[float, Field(description="of a device, from its first progress")] = 3600
+    retries: Annotated[int, Field(ge=0, le=model.RETRIES_MAX)] = 0
+    interval_s: Annotated[float, Field(description="before a retry")] = 60
+    valid_s: Annotated[float, Field(description="of the batch")] = 86400
+    shares: Annotated[
+        _Text, Field(description="of a gradual roll-out: percent, added up, like 5,25,100")
+    ] = "100"
+    failures: Annotated[
+        int, Field(ge=0, le=100, description="above this percent of failures it stops")
+    ] = 100
+
+
+class BatchBegun(_Model):
+    batch: int
+    left_out: Annotated[dict[str, str], Field(description="devices, and why")]
+
+
+class BatchOut(_Model):
+    id: int
+    firmware: str
+    product: str
+    version: str
+    policy: str
+    timeout_s: float
+    retries: int
+    interval_s: float
+    created: float
+    ends: float
+    shares: str
+    failures: int
+    wave: int
+    state: str
+    why: Annotated[str, Field(description="it stopped by itself")]
+    at_rest: bool
+    devices: Annotated[int, Field(description="how many")]
+    statuses: Annotated[dict[str, int], Field(description="how many have each")]
+
+
+class RowOut(_Model):
+    device: str
+    status: str
+    progress: int
+    version: str
+    remark: str
+    code: int | None
+    message: str
+    retries: int
+
+
+class Done(_Model):
+    """It is done."""
+
+    done: Literal[True] = True
+
+
+class NewOperator(_New):
+    name: _Text
+    password: Annotated[str, Field(max_length=1000)]
+
+
+class NewPassword(_New):
+    password: Annotated[str, Field(max_length=1000)]
+
+
+class NewToken(_New):
+    name: _Text
+
+
+class TokenMade(_Model):
+    name: str
+    token: Annotated[str, Field(description="nobody can tell it afterwards")]
+
+
+class TokenOut(_Model):
+    name: str
+    created: float
+
+
+class BrokerAsks(BaseModel):
+    """What a broker tells of a client; more fields are ignored."""
+
+    clientid: str = ""
+    username: str = ""
+    password: str = ""
+    topic: str = ""
+
+
+class BrokerAnswer(_Model):
+    """In the words of EMQX."""
+
+    result: Literal["allow", "deny"]
+
+
+def _platform(request: Request):
+    return request.app.state.platform
+
+
+Here = Annotated[object, Depends(_platform)]  # server.Platform
+
+
+def _allowed(
+    request: Request,
+    platform: Here,
+    token: Annotated[object, Depends(_bearer)],
+    cookie: Annotated[str | None, Depends(_cookie)],
+    csrf: Annotated[str | None, Depends(_csrf)],
+):
+    if token:
+        given = token.credentials
+        if same(given, platform.token) or platform.access.may_call(given):
+            return
+        raise Denied("the token is wrong")
+    session = platform.access.session(cookie or "")
+    if session is None:
+        raise Denied("log in, or show a token")
+    if request.method not in ("GET", "HEAD") and not same(csrf or "", session.csrf):
+        raise Denied(f"{CSRF} is missing, or wrong")
+
+
+routes = APIRouter(
+    prefix="/api",
+    dependencies=[Depends(_allowed)],
+    responses={code: {"model": Problem} for code in (400, 401, 404, 422)},
+)
+
+
+@routes.get("/products", tags=["products"])
+def list_products(platform: Here) -> list[ProductOut]:
+    return platform.registry.products()
+
+
+@routes.post("/products", tags=["products"])
+def add_product(platform: Here, new: NewProduct) -> ProductKey:
+    return {"key": platform.registry.add_product(new.key, new.name, new.signed)}
+
+
+@routes.post("/products/{key}/signed", tags=["products"])
+def publish_signed_firmware_alone(platform: Here, key: _Id) -> Done:
+    platform.registry.require_signed(key)
+    return {}
+
+
+@routes.get("/devices", tags=["devices"], response_model_exclude_unset=True)
+def list_devices(
+    platform: Here,
+    product: _Text = "",
+    secrets: bool = False,
+    after: _Text = "",
+    limit: _Limit = PAGE,
+) -> list[DeviceOut]:
+    """By identifier; `after` is the last one of the page before."""
+    return platform.registry.devices(product, secrets, after, limit)
+
+
+@routes.post("/devices", tags=["devices"])
+def add_device(platform: Here, new: NewDevice) -> DeviceSecret:
+    secret = platform.registry.add_device(new.product, new.identifier, new.name)
+    return {"identifier": new.identifier, "secret": secret}
+
+
+@routes.get("/devices/{identifier}", tags=["devices"], response_model_exclude_unset=True)
+def get_device(platform: Here, identifier: _Id) -> DeviceOut:
+    return platform.registry.device(identifier)
+
+
+@routes.get("/devices/{identifier}/events", tags=["devices"])
+def list_events(
+    platform: Here,
+    identifier: _Id,
+    limit: _Limit = PAGE,
+    before: Annotated[int | None, Query(ge=0, le=_NUMBER_MAX)] = None,
+) -> list[EventOut]:
+    """The last lines of its log, oldest first; `before` is the first id of the page after."""
+    return platform.engine.events(identifier, limit, before)
+
+
+@routes.get("/firmware", tags=["firmware"])
+def list_firmware(platform: Here, product: _Text = "") -> list[FirmwareOut]:
+    return platform.registry.firmware(product)
+
+
+@routes.post("/firmware", tags=["firmware"])
+def upload_firmware(
+    platform: Here,
+    file: Annotated[UploadFile, File(description="named as it shall be in the URL")],
+    product: Annotated[_Text, Form()],
+    version: Annotated[_Text, Form()],
+    name: Annotated[_Text, Form()] = "",
+    board: Annotated[_Text, Form()] = "",
+    manifest: Annotated[str, Form(max_length=4096)] = "",
+    signature: Annotated[str, Form(max_length=4096)] = "",
+) -> FirmwareId:
+    return take_upload(platform, file, product, version, name, board, manifest, signature)
+
+
+@routes.get("/batches", tags=["batches"])
+def list_batches(
+    platform: Here,
+    before: Annotated[int | None, Query(ge=0, le=_NUMBER_MAX)] = None,
+    limit: _Limit = PAGE,
+) -> list[BatchOut]:
+    """The last ones, oldest first; `before` is the first id of the page after."""
+    return platform.engine.batches(before, limit)
+
+
+@routes.post("/batches", tags=["batches"])
+def upgrade(platform: Here, new: NewBatch) -> BatchBegun:
+    return platform.engine.upgrade(**new.model_dump())
+
+
+@routes.get("/batches/{batch}", tags=["batches"])
+def get_batch(platform: Here, batch: _Batch) -> BatchOut:
+    return platform.engine.batch(batch)
+
+
+@routes.get("/batches/{batch}/devices", tags=["batches"])
+def list_batch_devices(
+    platform: Here,
+    batch: _Batch,
+    after: _Text = "",
+    limit: _Limit = PAGE,
+    status: Literal[("", *model.STATUSES)] = "",
+) -> list[RowOut]:
+    """By identifier; `after` is the last one of the page before."""
+    return platform.engine.status(batch, after, limit, status)
+
+
+@routes.post("/batches/{batch}/abort", tags=["batches"])
+def abort_batch(platform: Here, batch: _Batch) -> Done:
+    """Stops the devices that are not Pushed yet."""
+    platform.engine.abort(batch)
+    return {}
+
+
+@routes.post("/batches/{batch}/devices/{identifier}/retry", tags=["batches"])
+def retry_device(platform: Here, batch: _Batch, identifier: _Id) -> Done:
+    """One attempt more for a device that Failed."""
+    platform.engine.retry(batch, identifier)
+    return {}
+
+
+@routes.get("/operators", tags=["access"])
+def list_operators(platform: Here) -> list[str]:
+    return platform.access.operators()
+
+
+@routes.post("/operators", tags=["access"])
+def add_operator(platform: Here, new: NewOperator) -> Done:
+    platform.access.add_operator(new.name, new.password)
+    return {}
+
+
+@routes.put("/operators/{name}/password", tags=["access"])
+def set_password(platform: Here, name: _Id, new: NewPassword) -> Done:
+    """All sessions of that operator end."""
+    platform.access.set_password(name, new.password)
+    return {}
+
+
+@routes.delete("/operators/{name}", tags=["access"])
+def remove_operator(platform: Here, name: _Id) -> Done:
+    platform.access.remove_operator(name)
+    return {}
+
+
+@routes.get("/tokens", tags=["access"])
+def list_tokens(platform: Here) -> list[TokenOut]:
+    return platform.access.tokens()
+
+
+@routes.post("/tokens", tags=["access"])
+def add_token(platform: Here, new: NewToken) -> TokenMade:
+    return {"name": new.name, "token": platform.access.add_token(new.name)}
+
+
+@routes.delete("/tokens/{name}", tags=["access"])
+def remove_token(platform: Here, name: _Id) -> Done:
+    platform.access.remove_token(name)
+    return {}
+
+
+@routes.post("/broker/login", tags=["broker"])
+def may_log_in(platform: Here, asks: BrokerAsks) -> BrokerAnswer:
+    """For a broker that asks whether a client may come in."""
+    allowed = platform.registry.may_log_in(asks.clientid, asks.username, asks.password)
+    return {"result": "allow" if allowed else "deny"}
+
+
+@routes.post("/broker/topic", tags=["broker"])
+def may_use_topic(platform: Here, asks: BrokerAsks) -> BrokerAnswer:
+    """For a broker that asks whether a client that is in may publish or subscribe a topic."""
+    return {"result": "allow" if rights.may(asks.username, asks.topic) else "deny"}
+
+
+def take_upload(
+    platform, file: UploadFile, product, version, name="", board="", manifest="", signature=""
+) -> dict:
+    """A file that came by HTTP. Raises PlatformError."""
     platform.files.folder.mkdir(parents=True, exist_ok=True)
     path = platform.files.folder / f"upload-{secrets.token_hex(8)}"
-    size = 0
     try:
-        with path.open("wb") as file:
-            async for chunk in request.content.iter_chunked(_CHUNK):
-                size += len(chunk)
-                if size > model.FILE_MAX:
-                    raise PlatformError(f"the file is longer than {model.FILE_MAX} bytes")
-                file.write(chunk)
-        names = "product", "version", "name", "file", "board", "manifest", "signature"
-        product, version, name, file, board, *signed = (query.get(key, "") for key in names)
-        return await platform.registry.upload(
-            product, path, version, name, file, Signed(*signed) if any(signed) else None, board
+        with path.open("xb") as copy:
+            while chunk := file.file.read(_CHUNK):
+                copy.write(chunk)
+        signed = Signed(manifest, signature) if manifest or signature else None
+        number = platform.registry.upload(
+            product, path, version, name, file.filename or "firmware", signed, board
         )
     finally:
         path.unlink(missing_ok=True)
-
-
-def _fits(value, kind):
-    if kind is None or (type(value) is bool and kind is not bool):
-        return False
-    texts = type(value) is not list or all(type(item) is str for item in value)
-    return isinstance(value, kind) and texts
-
-
-def _error(status, text):
-    return web.json_response({"error": text}, status=status)
-
-
-def _dumps(value):
-    return json.dumps(value, default=lambda obj: asdict(obj) if is_dataclass(obj) else str(obj))
+    return {"id": number, "name": platform.registry.find_firmware(number).name}

@@ -1,20 +1,29 @@
 """
-The books: all devices, firmware, batches and tasks in memory, and who is who among them.
+The books: devices, firmware, batches and tasks in memory, and who is who among them.
 
-Answers questions, decides nothing. Source: docs/protocol.md; what is a choice of ours is marked
-(ours).
+Answers questions, decides nothing. What is in them is what one decision needs (store.Ledger), or
+all there is (tests). Source: docs/protocol.md; what is a choice of ours is marked (ours).
 """
 
 from collections.abc import Callable
 
 from tools.platform import course, model
 from tools.platform.model import Batch, Device, Firmware, Key, Task
+from tools.platform.rollout import Counts
+
+INFORMATION_S = 3600.0  # how long a URL lasts that belongs to no batch
+SPARE_S = 3600.0  # how much longer than a device may need
+
+# (firmware, the device that may fetch it, until when) -> URL
+UrlOf = Callable[[Firmware, Key, float], str]
 
 
 class Books:
-    """url_of: the URL of a Firmware, asked for each time, since it may differ after a restart."""
+    """
+    url_of: the URL of a Firmware, asked for each time: it ends, and may differ after a restart.
+    """
 
-    def __init__(self, url_of: Callable[[Firmware], str]):
+    def __init__(self, url_of: UrlOf):
         self.devices: dict[Key, Device] = {}
         self.firmware: dict[int, Firmware] = {}
         self.batches: dict[int, Batch] = {}
@@ -57,17 +66,24 @@ class Books:
         """All tasks that are not at rest."""
         return list(self._live.values())
 
-    def state(self, batch: Batch) -> str:
-        """
-        In Progress, Completed or Aborted: made from the tasks, so that it cannot differ from them.
-        """
-        if batch.aborted:
-            return model.ABORTED
-        return model.COMPLETED if self.at_rest(batch) else model.IN_PROGRESS
-
     def at_rest(self, batch: Batch) -> bool:
         """True when nothing of it runs any more; of an aborted batch some devices may."""
         return all(task.at_rest for task in self.tasks(batch))
+
+    def counts(self, batch: Batch) -> Counts:
+        """How the open waves are doing."""
+        opened = [task for task in self.tasks(batch) if task.wave <= batch.wave]
+        return Counts(
+            len(opened),
+            sum(task.at_rest for task in opened),
+            sum(course.tells_of_firmware(task) for task in opened),
+        )
+
+    def open_wave(self, batch: Batch, now: float):
+        """The devices of its last open wave are due now."""
+        for task in self.tasks(batch):
+            if task.wave == batch.wave and task.status == model.TO_BE_PUSHED:
+                task.due = now
 
     def left_out(self, device: Device, firmware: Firmware) -> str:
         """Why this device cannot take part in a new batch; "" = it can."""
@@ -121,33 +137,39 @@ class Books:
         """
         return f"{self.batches[task.batch].token}-{task.batch}-{task.attempt}"
 
-    def command(self, task: Task) -> dict:
-        """The data of the upgrade command."""
-        firmware = self.target(task)
+    def command(self, task: Task, now: float) -> dict:
+        """The data of the upgrade command. Its URL lasts as long as the device may need it."""
+        firmware, batch = self.target(task), self.batches[task.batch]
+        begins = batch.ends if batch.policy == "silent" else now
+        until = max(now, begins) + batch.timeout_s + SPARE_S
         return {
-            "policy": self.batches[task.batch].policy,
+            "policy": batch.policy,
             "size": firmware.size,
-            **self._about(firmware),
+            **self._about(firmware, task.key, until),
         }
 
-    def information(self, key: Key, version: str) -> dict | None:
+    def information(self, key: Key, version: str, asks: Key, now: float) -> dict | None:
         """
         The data of the answer to a `get` of a version, the latest upload first; None = there is
-        none.
+        none. key: the device that it is about; asks: the one that will fetch it.
         """
-        found = [
-            item
-            for item in self.firmware.values()
-            if (item.product, item.version) == (key[0], version)
-        ]
-        return self._about(found[-1]) if found and key in self.devices else None
+        found = self.newest(key[0], version) if self.knows(key) else None
+        return self._about(found, asks, now + INFORMATION_S) if found else None
 
-    def _about(self, firmware):
-        url = self._url_of(firmware)
+    def newest(self, product: str, version: str) -> Firmware | None:
+        """The last upload of that version."""
+        found = [f for f in self.firmware.values() if (f.product, f.version) == (product, version)]
+        return found[-1] if found else None
+
+    def knows(self, key: Key) -> bool:
+        """True when there is such a device."""
+        return key in self.devices
+
+    def _about(self, firmware, key, until):
         signed = {"manifest": firmware.manifest, "signature": firmware.signature}
         return {
             "firmwareVersion": firmware.version,
-            "url": url,
+            "url": self._url_of(firmware, key, until),
             "sign": firmware.sign,
             "signMethod": "Md5",
             **(signed if firmware.signature else {}),

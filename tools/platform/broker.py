@@ -1,6 +1,6 @@
 """
-The embedded MQTT broker: amqtt behind a listener of ours, with the login of docs/protocol.md from
-the start.
+The embedded MQTT broker: amqtt behind a listener of ours, with the login and the topic rights of
+docs/protocol.md.
 
 The login is asked at the door too: amqtt 0.12 throws out the client of that name before it asks.
 Our own listener, since it then tells its port, bounds a packet, and drops dead connections, none
@@ -21,7 +21,7 @@ from amqtt.broker import Broker as _Amqtt
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.errors import AMQTTError, CodecError, MQTTError, NoDataError
 from amqtt.mqtt.connect import ConnectPacket
-from amqtt.plugins.base import BaseAuthPlugin
+from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 
 _PACKET_MAX = 20 * 1024  # bytes: a message of 16 KB, its topic, and some
 _LISTENER = "default"
@@ -33,6 +33,8 @@ _NOT_MQTT = (AMQTTError, MQTTError, NoDataError, CodecError, ValueError)
 
 # (client id, user name, password) -> may it come in?
 Login = Callable[[str, str, str], bool]
+# (client id, user name, topic or filter) -> may it publish or subscribe it?
+Rights = Callable[[str, str, str], bool]
 
 
 class LoginPlugin(BaseAuthPlugin):
@@ -50,11 +52,30 @@ class LoginPlugin(BaseAuthPlugin):
         return _may_come_in(self.config.login, *parts)
 
 
-class Broker:
-    """host, port: where to listen, port 0 = any free one; login: who may come in."""
+class TopicPlugin(BaseTopicPlugin):
+    """Asks the platform who may say what, and hear what."""
 
-    def __init__(self, host: str, port: int, login: Login):
+    @dataclass
+    class Config:
+        rights: Any = None  # Rights
+
+    async def topic_filtering(self, *, session=None, topic=None, action=None) -> bool:
+        """For each subscription, each message that comes, and each that goes out."""
+        if session is None or type(topic) is not str:
+            return False
+        who = session.client_id or "", session.username or ""
+        return self.config.rights(*who, topic)
+
+
+class Broker:
+    """
+    host, port: where to listen, port 0 = any free one; login: who may come in; rights: who may
+    publish and subscribe what, None = everybody everything.
+    """
+
+    def __init__(self, host: str, port: int, login: Login, rights: Rights | None = None):
         self._host, self._port, self._login = host, port, login
+        self._rights = rights or (lambda *_: True)
         self._connections: dict[asyncio.Task, asyncio.StreamWriter] = {}
         self._inside: dict[str, asyncio.StreamWriter] = {}  # by client id
         self._amqtt: _Amqtt | None = None
@@ -70,11 +91,13 @@ class Broker:
         # amqtt reports each lost client with a traceback; who wants that sets up logging.
         logging.getLogger("amqtt").addHandler(logging.NullHandler())
         asyncio.get_running_loop().set_exception_handler(_without_amqtt)
-        plugin = f"{LoginPlugin.__module__}.{LoginPlugin.__qualname__}"
         self._amqtt = _Amqtt(
             BrokerConfig(
                 listeners={_LISTENER: ListenerConfig(type=ListenerType.EXTERNAL)},
-                plugins={plugin: {"login": self._login}},
+                plugins={
+                    f"{__name__}.LoginPlugin": {"login": self._login},
+                    f"{__name__}.TopicPlugin": {"rights": self._rights},
+                },
             )
         )
         await self._amqtt.start()

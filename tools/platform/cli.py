@@ -8,6 +8,7 @@ succeed with 1.
 
 import argparse
 import asyncio
+import getpass
 import json
 import os
 import signal
@@ -18,14 +19,15 @@ from pathlib import Path
 from rich.console import Console
 
 from tools.codes import sentence
-from tools.platform import model
-from tools.platform.client import Client
+from tools.platform import model, rights
+from tools.platform.client import TOKEN, Client
 from tools.platform.model import PlatformError
 from tools.platform.watch import Bars, styled_status, table
 from tools.sign.manifest import Signed, SignError
 
 FOLDER = "OTA_PLATFORM"  # the environment variable for --folder
 _WATCH_S = 0.3
+_BARS = 40  # at a time: more do not fit onto a screen
 
 _PRODUCTS = {"key": "Product key", "name": "Name", "signed": "Signed alone"}
 _DEVICES = {"product": "Product", "identifier": "Identifier", "name": "Name", "version": "Version"}
@@ -45,6 +47,7 @@ _ROWS = {
     "status": "Status",
     "progress": "%",
     "version": "Version",
+    "retries": "Retries",
     "remark": "Remark",
     "code": "Code",
     "message": "Message",
@@ -79,6 +82,9 @@ def _serve(options):
         options.throttle,
         options.public_url,
         signing_key=options.signing_key,
+        database=options.database,
+        worker=options.worker,
+        events=options.events,
     )
     asyncio.run(_serve_until_signal(platform, options))
 
@@ -103,23 +109,24 @@ async def _serve_until_signal(platform, options):
 
 
 def _product_add(options):
-    names = {"key": options.key, "name": options.name}
-    key = options.client.call("add_product", **names, signed=options.signed)
-    _show(options, {"key": key}, key)
+    made = options.client.post(
+        "products", key=options.key, name=options.name, signed=options.signed
+    )
+    _show(options, made, made["key"])
 
 
 def _product_signed(options):
-    options.client.call("require_signed", key=options.key)
+    options.client.post("products", options.key, "signed")
     _show(options, {"key": options.key, "signed": True}, f"{options.key}: signed firmware alone")
 
 
 def _product_list(options):
-    _show_table(options, options.client.call("products"), _PRODUCTS)
+    _show_table(options, options.client.get("products"), _PRODUCTS)
 
 
 def _device_add(options):
     names = {"product": options.product, "identifier": options.identifier}
-    secret = options.client.call("add_device", **names, name=options.name)
+    secret = options.client.post("devices", **names, name=options.name)["secret"]
     settings = (
         f'PRODUCT_KEY = "{options.product}"\n'
         f'IDENTIFIER = "{options.identifier}"\n'
@@ -129,13 +136,14 @@ def _device_add(options):
 
 
 def _device_list(options):
-    rows = options.client.call("devices", product=options.product, secrets=options.secrets)
+    query = {"product": options.product, "secrets": options.secrets}
+    rows = list(options.client.pages("devices", by="identifier", **query))
     columns = {**_DEVICES, **({"secret": "Secret"} if options.secrets else {}), "seen": "Seen"}
     _show_table(options, rows, columns)
 
 
 def _device_log(options):
-    _show_table(options, options.client.call("events", device=options.identifier), _EVENTS)
+    _show_table(options, options.client.get("devices", options.identifier, "events"), _EVENTS)
 
 
 def _firmware_upload(options):
@@ -146,20 +154,20 @@ def _firmware_upload(options):
             more |= Signed.read(options.manifest)._asdict()
         except (OSError, SignError) as error:
             raise PlatformError(str(error)) from error
-    number = options.client.upload(options.file, options.product, options.version, name, **more)
-    _show(options, {"id": number, "name": name}, f"firmware {number}: {name}")
+    made = options.client.upload(options.file, options.product, options.version, name, **more)
+    _show(options, made, f"firmware {made['id']}: {made['name']}")
 
 
 def _firmware_list(options):
-    rows = options.client.call("firmware", product=options.product)
+    rows = options.client.get("firmware", product=options.product)
     _show_table(options, rows, _FIRMWARE)
 
 
 def _upgrade(options):
     if bool(options.device) == options.all:
         raise PlatformError("say which devices to upgrade, or --all")
-    begun = options.client.call(
-        "upgrade",
+    begun = options.client.post(
+        "batches",
         firmware=options.firmware,
         devices=options.device or None,
         policy=options.policy,
@@ -167,6 +175,8 @@ def _upgrade(options):
         retries=options.retries,
         interval_s=options.interval * 60,
         valid_s=options.days * 86400,
+        shares=options.shares,
+        failures=options.failures,
     )
     if options.watch:
         return _watch(options, begun["batch"], begun["left_out"])
@@ -179,23 +189,104 @@ def _status(options):
     if options.batch is None:
         if options.watch:
             raise PlatformError("say which batch to watch")
-        _show_table(options, options.client.call("batches"), _BATCHES)
+        _show_table(options, options.client.get("batches"), _BATCHES)
         return None
     if options.watch:
         return _watch(options, options.batch, {})
-    batch = options.client.call("batch", batch=options.batch)
+    batch = options.client.get("batches", options.batch)
+    batch["rows"] = _rows(options, options.batch)
     if options.json:
         print(json.dumps(batch))
     else:
-        print(f"batch {batch['id']}: {batch['firmware']} {batch['version']}, {batch['state']}")
+        print(f"batch {batch['id']}: {_state(batch)}")
         _show_table(options, batch["rows"], _ROWS)
         _explain(Console(), batch["rows"])
     return None
 
 
 def _abort(options):
-    options.client.call("abort", batch=options.batch)
+    options.client.post("batches", options.batch, "abort")
     _show(options, {"batch": options.batch, "state": model.ABORTED}, model.ABORTED)
+
+
+def _retry(options):
+    options.client.post("batches", options.batch, "devices", options.identifier, "retry")
+    told = {"batch": options.batch, "device": options.identifier}
+    _show(options, told, f"{options.identifier}: {model.TO_BE_RETRIED}")
+
+
+def _operator_add(options):
+    options.client.post("operators", name=options.name, password=_password(options))
+    _show(options, {"name": options.name}, options.name)
+
+
+def _operator_password(options):
+    options.client.put("operators", options.name, "password", password=_password(options))
+    _show(options, {"name": options.name}, f"{options.name}: a new password, no session")
+
+
+def _operator_remove(options):
+    options.client.delete("operators", options.name)
+    _show(options, {"name": options.name}, f"{options.name}: removed")
+
+
+def _operator_list(options):
+    rows = [{"name": name} for name in options.client.get("operators")]
+    _show_table(options, rows, {"name": "Name"})
+
+
+def _token_add(options):
+    made = options.client.post("tokens", name=options.name)
+    _show(options, made, made["token"])
+
+
+def _token_remove(options):
+    options.client.delete("tokens", options.name)
+    _show(options, {"name": options.name}, f"{options.name}: removed")
+
+
+def _token_list(options):
+    _show_table(options, options.client.get("tokens"), {"name": "Name", "created": "Created"})
+
+
+def _mosquitto(options):
+    user, _, password = options.login.partition(":")
+    if not user or not password or "&" in user:
+        raise PlatformError("--login is the platform's own, like platform:PASSWORD")
+    found = list(options.client.pages("devices", by="identifier", secrets=True))
+    devices = [(row["product"], row["identifier"], row["secret"]) for row in found]
+    try:
+        options.to.mkdir(parents=True, exist_ok=True)
+        rights.write(options.to, devices, (user, password))
+    except OSError as error:
+        raise PlatformError(f"{options.to}: {error.strerror or error}") from error
+    files = {"password_file": rights.PASSWORDS, "acl_file": rights.TOPICS}
+    lines = [f"{key} {(options.to / name).resolve()}" for key, name in files.items()]
+    _show(options, {"devices": len(devices)}, "\n".join(["allow_anonymous false", *lines]))
+
+
+def _password(options):
+    if options.password_file:
+        try:
+            return options.password_file.read_text().rstrip("\n")
+        except (OSError, ValueError) as error:
+            raise PlatformError(f"{options.password_file}: {error}") from error
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    password = getpass.getpass("password: ")
+    if getpass.getpass("once more: ") != password:
+        raise PlatformError("these are two passwords")
+    return password
+
+
+def _rows(options, batch):
+    return list(options.client.pages("batches", batch, "devices", by="device"))
+
+
+def _state(batch):
+    statuses = ", ".join(f"{count} {status}" for status, count in batch["statuses"].items())
+    why = f" ({batch['why']})" if batch["why"] else ""
+    return f"{batch['firmware']} {batch['version']}, {batch['state']}{why}: {statuses}"
 
 
 # Pictures
@@ -208,16 +299,19 @@ def _watch(options, number, left_out):
         console.print("left out:" + _left_out_lines(left_out), highlight=False)
     with Bars(console) as bars:
         while True:
-            batch = options.client.call("batch", batch=number)
-            bars.show(batch["rows"])
+            batch = options.client.get("batches", number)
+            bars.show(options.client.get("batches", number, "devices", limit=_BARS))
             if batch["at_rest"]:
                 break
             time.sleep(_WATCH_S)
+    batch["rows"] = _rows(options, number)
     if options.json:
         print(json.dumps({**batch, "left_out": left_out}))
     elif not console.is_terminal:  # the bars said nothing: there was no screen to draw on
         for row in batch["rows"]:
             console.print(row["device"], styled_status(row), highlight=False)
+    elif batch["devices"] > _BARS:
+        console.print(_state(batch), highlight=False)
     _explain(console, batch["rows"])
     return int(any(row["status"] != model.SUCCEEDED for row in batch["rows"]))
 
@@ -254,18 +348,11 @@ def _parser():
         default=Path(os.environ.get(FOLDER, ".platform")),
         help=f"where the platform keeps everything; ${FOLDER}, else .platform",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = _command(commands, "serve", "run the platform", _serve)
-    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for devices on the network")
-    serve.add_argument("--mqtt-port", type=_port, default=1883, help="0: any free one")
-    serve.add_argument("--http-port", type=_port, default=8070, help="0: any free one")
-    serve.add_argument("--broker", metavar="URL", help="mqtt://host:port, instead of our own")
-    serve.add_argument("--public-url", metavar="URL", help="how devices reach the HTTP port")
-    serve.add_argument(
-        "--signing-key", type=Path, metavar="FILE", help="sign what is uploaded with this key"
+    parser.add_argument(
+        "--url", help=f"of a platform elsewhere, instead of --folder; ${TOKEN} has its token"
     )
-    serve.add_argument("--throttle", type=_bytes, metavar="N", help="bytes a second a download")
-
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _serve_parser(commands)
     _product_parser(commands)
     device = _group(commands, "device", "add and list devices")
     add = _command(device, "add", "add a device, print its settings for boot.py", _device_add)
@@ -293,6 +380,15 @@ def _parser():
         "--interval", type=int, default=1, metavar="MINUTES", help="before a retry; 1 to 4320"
     )
     upgrade.add_argument("--days", type=int, default=1, help="validity; 1 to 7")
+    upgrade.add_argument(
+        "--shares",
+        default="100",
+        metavar="PERCENT",
+        help="a gradual roll-out: added up, like 5,25,100; the next when all before are at rest",
+    )
+    upgrade.add_argument(
+        "--failures", type=int, default=100, metavar="PERCENT", help="above, the roll-out stops"
+    )
     upgrade.add_argument("--watch", action="store_true", help="bars until all have ended")
 
     status = _command(commands, "status", "batches, or the devices of one", _status)
@@ -300,7 +396,59 @@ def _parser():
     status.add_argument("--watch", action="store_true", help="bars until all have ended")
     abort = _command(commands, "abort", "stop the devices that are not Pushed yet", _abort)
     abort.add_argument("batch", type=int)
+    retry = _command(commands, "retry", "one attempt more for a device that Failed", _retry)
+    retry.add_argument("batch", type=int)
+    retry.add_argument("identifier")
+    _access_parsers(commands)
+    mosquitto = _command(
+        commands, "mosquitto", "write passwords and topic rights for mosquitto", _mosquitto
+    )
+    mosquitto.add_argument("to", type=Path, metavar="FOLDER")
+    mosquitto.add_argument("--login", required=True, metavar="USER:PASSWORD", help="ours there")
     return parser
+
+
+def _access_parsers(commands):
+    operator = _group(commands, "operator", "who may use the console")
+    for name, about, run in (
+        ("add", "add an operator", _operator_add),
+        ("password", "give an operator a new password", _operator_password),
+    ):
+        command = _command(operator, name, about, run)
+        command.add_argument("name")
+        command.add_argument("--password-file", type=Path, help="else asked for, or of stdin")
+    remove = _command(operator, "remove", "remove an operator", _operator_remove)
+    remove.add_argument("name")
+    _command(operator, "list", "list operators", _operator_list)
+    token = _group(commands, "token", "which programs may use the API")
+    for name, about, run in (
+        ("add", "make a token, print it", _token_add),
+        ("remove", "a token that holds no more", _token_remove),
+    ):
+        _command(token, name, about, run).add_argument("name")
+    _command(token, "list", "list tokens", _token_list)
+
+
+def _serve_parser(commands):
+    serve = _command(commands, "serve", "run the platform", _serve)
+    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for devices on the network")
+    serve.add_argument("--mqtt-port", type=_port, default=1883, help="0: any free one")
+    serve.add_argument("--http-port", type=_port, default=8070, help="0: any free one")
+    serve.add_argument("--broker", metavar="URL", help="mqtt://host:port, instead of our own")
+    serve.add_argument("--public-url", metavar="URL", help="how devices reach the files")
+    serve.add_argument(
+        "--signing-key", type=Path, metavar="FILE", help="sign what is uploaded with this key"
+    )
+    serve.add_argument("--throttle", type=_bytes, metavar="N", help="bytes a second a download")
+    serve.add_argument(
+        "--database", metavar="URL", help="postgresql+psycopg://user@host/name, instead of SQLite"
+    )
+    serve.add_argument(
+        "--worker", default="1", metavar="NAME", help="of this one, when several share a data base"
+    )
+    serve.add_argument(
+        "--events", type=_lines, default=1_000_000, metavar="N", help="lines of logs that are kept"
+    )
 
 
 def _product_parser(commands):
@@ -341,7 +489,7 @@ def _command(commands, name, about, run):
     command.add_argument("--json", action="store_true", help="for scripts")
 
     def asking(options):
-        options.client = Client(options.folder)
+        options.client = Client(options.folder, options.url)
         return run(options)
 
     command.set_defaults(run=run if run is _serve else asking)
@@ -351,6 +499,12 @@ def _command(commands, name, about, run):
 def _port(text):
     if not (text.isdecimal() and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text} is no port")
+    return int(text)
+
+
+def _lines(text):
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no number of lines")
     return int(text)
 
 

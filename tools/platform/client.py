@@ -1,67 +1,102 @@
 """
-The command line's way to the platform that runs on a folder: its API, found by the file it left
-there.
+The command line's way to the platform: its HTTP API. Of one that runs on a folder here, by the
+file that it left there; of one elsewhere, by its URL and a token.
 """
 
 import json
-import urllib.error
-import urllib.request
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote
+
+import httpx
 
 from tools.platform.model import PlatformError
 
 API_FILE = "api.json"  # in the folder while the platform runs: where its API is, and its token
+TOKEN = "OTA_PLATFORM_TOKEN"  # the environment variable
 
 _TIMEOUT_S = 30.0
 _UPLOAD_S = 300.0
+_PAGE = 1000
 
 
 class Client:
-    """folder: of the platform. Raises PlatformError when none runs on it."""
+    """
+    folder: of the platform; url: of one elsewhere, None = the one of the folder. Raises
+    PlatformError when none runs on the folder, or there is no token.
+    """
 
-    def __init__(self, folder: Path):
-        self._none = f"no platform runs on {folder}: start one by `platform serve`"
+    def __init__(self, folder: Path, url: str | None = None):
+        if url:
+            self._none = f"no platform answers at {url}"
+            token = os.environ.get(TOKEN, "")
+            if not token:
+                raise PlatformError(f"${TOKEN} is not set: `platform token add NAME` makes one")
+            base = url.rstrip("/") + "/api/"
+        else:
+            self._none = f"no platform runs on {folder}: start one by `platform serve`"
+            try:
+                found = json.loads((folder / API_FILE).read_text())
+                base, token = found["url"], found["token"]
+            except (OSError, ValueError, KeyError) as error:
+                raise PlatformError(self._none) from error
         try:
-            found = json.loads((folder / API_FILE).read_text())
-            self._url, self._token = found["url"], found["token"]
-        except (OSError, ValueError, KeyError) as error:
-            raise PlatformError(self._none) from error
-        # What goes to this machine goes through no proxy.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            self._http = httpx.Client(
+                base_url=base,
+                headers={"Authorization": "Bearer " + token},
+                timeout=_TIMEOUT_S,
+                trust_env=bool(url),  # what goes to this machine goes through no proxy
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise PlatformError(f"URL {url!r}: {error}") from error
 
-    def call(self, name: str, /, **arguments):
-        """One call of the API, see api.CALLS. Returns its result. Raises PlatformError."""
-        return self._post(name, json.dumps(arguments).encode(), _TIMEOUT_S)
+    def get(self, *path: object, **query):
+        """path: its parts behind /api/. Returns what is answered. Raises PlatformError."""
+        return self._ask("GET", path, params=query)
 
-    def upload(self, path: Path, product: str, version: str, name: str, **more: str) -> int:
-        """more: board, manifest, signature. Returns its id. Raises PlatformError."""
-        query = {"product": product, "version": version, "name": name, "file": path.name, **more}
+    def post(self, *path: object, **values):
+        """values: of the object that is sent. Returns what is answered. Raises PlatformError."""
+        return self._ask("POST", path, json=values)
+
+    def put(self, *path: object, **values):
+        """As post."""
+        return self._ask("PUT", path, json=values)
+
+    def delete(self, *path: object):
+        """Raises PlatformError."""
+        return self._ask("DELETE", path)
+
+    def pages(self, *path: object, by: str, **query) -> Iterator[dict]:
+        """All rows of a list that comes in pages. by: the key that `after` wants."""
+        after = ""
+        while True:
+            rows = self.get(*path, **query, after=after, limit=_PAGE)
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][by]
+
+    def upload(self, path: Path, product: str, version: str, name: str, **more: str) -> dict:
+        """more: board, manifest, signature. Returns id and name. Raises PlatformError."""
+        fields = {"product": product, "version": version, "name": name, **more}
         try:
             with path.open("rb") as file:
-                length = {"Content-Length": str(path.stat().st_size)}
-                return self._post("upload?" + urlencode(query), file, _UPLOAD_S, length)
+                files = {"file": (path.name, file, "application/octet-stream")}
+                return self._ask("POST", ["firmware"], data=fields, files=files, timeout=_UPLOAD_S)
         except OSError as error:
             raise PlatformError(f"{path}: {error.strerror or error}") from error
 
-    def _post(self, name, body, timeout, headers=None):
-        headers = {
-            "Authorization": "Bearer " + self._token,
-            "Content-Type": "application/json",
-            **(headers or {}),
-        }
-        request = urllib.request.Request(self._url + name, body, headers, method="POST")
+    def _ask(self, method, path, **more):
         try:
-            with self._opener.open(request, timeout=timeout) as response:
-                return json.load(response)["result"]
-        except urllib.error.HTTPError as error:
-            raise PlatformError(_sentence(error)) from error
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            url = "/".join(quote(str(part), safe="") for part in path)
+            response = self._http.request(method, url, **more)
+        except httpx.HTTPError as error:
             raise PlatformError(f"{self._none} ({error})") from error
-
-
-def _sentence(error):
-    try:
-        return json.load(error)["error"]
-    except (ValueError, KeyError):
-        return f"the platform answers {error.code} {error.reason}"
+        if response.is_success:
+            return response.json()
+        try:
+            raise PlatformError(response.json()["error"])
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{response.status_code} {response.reason_phrase}"
+            raise PlatformError(f"the platform answers {reason}") from error

@@ -60,6 +60,16 @@ def comes_back(task: Task, batch: Batch, now: float) -> bool:
     )
 
 
+def tells_of_firmware(task: Task) -> bool:
+    """
+    True for one that Failed, and not for want of an answer: a device that is away says nothing
+    about the firmware.
+    """
+    return task.status == model.FAILED and (
+        task.code is not None or task.remark not in (model.PUSH_FAILED, model.TASK_ABORTED)
+    )
+
+
 def hears(task: Task, batch: Batch, now: float) -> bool:
     """
     True while what the device says counts. Also after Push Failed, when nothing had been heard of
@@ -158,9 +168,17 @@ def aborted(task: Task, batch: Batch, now: float):
         task.due = now + batch.timeout_s  # (ours) "never comes" needs an end
 
 
+def retry(task: Task, batch: Batch, now: float):
+    """Somebody asks for one attempt more of one that Failed, above those of the batch."""
+    _set(task, model.TO_BE_RETRIED, now, task.remark, task.code, task.message)
+
+
 def overdue(task: Task, batch: Batch, now: float) -> bool:
     """The wait of this task is over. Returns True when the command is to be sent now."""
     if task.status in _WAITS_FOR_US:
+        if batch.aborted:  # the platform ended in the middle of an abort
+            aborted(task, batch, now)
+            return False
         if now < batch.ends:
             return True
         _set(task, model.FAILED, None, task.remark or model.PUSH_FAILED, task.code, task.message)

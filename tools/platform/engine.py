@@ -2,25 +2,52 @@
 The engine: runs the logic. Gives it the time and what comes in, carries out what comes back, tells
 who waits for it.
 
-The only place where effects of the logic are carried out: first stored, then published.
+The only place where effects of the logic are carried out: first stored, then published, then
+acknowledged. Messages and time are handled by a thread of its own, many messages in one
+transaction; what people ask for, in theirs. Any number of engines, in as many processes, may share
+one PostgreSQL.
 """
 
-import asyncio
+import logging
+import queue
 import secrets
+import threading
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
-from tools.platform import model
+import sqlalchemy as sa
+
+from tools.platform import model, registry, rollout, tables
+from tools.platform.books import UrlOf
+from tools.platform.course import REPLY_S
 from tools.platform.link import Link
 from tools.platform.logic import Changed, Note, Publish, Upgrades
-from tools.platform.model import Batch, PlatformError
-from tools.platform.registry import Registry
-from tools.platform.store import Store
+from tools.platform.model import Batch, Firmware, Key, NotFound, PlatformError, Task
+from tools.platform.store import Ledger, Store
+
+PAGE = registry.PAGE
+EVENTS_MAX = 1_000_000  # lines of all logs, the oldest go
+
+_GROUP = 200  # messages in one transaction
+_INBOX = 20_000  # messages that wait; more are not acknowledged, so the broker keeps them
+_PUSH = 200  # commands at a time; in between, messages are handled
+_LATE_S = 5.0  # while messages wait, time passes only as often: who waits there is not late
+_CHUNK = 500  # tasks in one transaction of an abort
+_TIDY_S = 3600.0
+_TRY_S = (0.2, 5.0)  # before the next try, when the data base is away: first, longest
+_LOOK_S = 0.1  # between two looks of who waits: other workers tell no news
+
+_log = logging.getLogger(__name__)
+_tasks, _batches = tables.tasks, tables.batches
 
 
 @dataclass
 class Row:
-    """A device in a batch, as the console shows it. version: as last reported."""
+    """
+    A device in a batch, as the console shows it. version: as last reported; retries: so far.
+    """
 
     device: str
     status: str
@@ -29,18 +56,75 @@ class Row:
     remark: str
     code: int | None
     message: str
+    retries: int = 0
+
+
+class _Message(NamedTuple):
+    time: float
+    key: Key
+    name: str
+    payload: bytes
+    done: Callable[[], None]
+
+
+@dataclass
+class _Wanted:
+    """What is to be stored and sent."""
+
+    records: dict[int, object] = field(default_factory=dict)
+    lines: list[dict] = field(default_factory=list)
+    messages: list[Publish] = field(default_factory=list)
+
+    def add(self, effects: Iterable, now: float):
+        for effect in effects:
+            if isinstance(effect, Changed):
+                self.records[id(effect.record)] = effect.record
+            elif isinstance(effect, Publish):
+                self.messages.append(effect)
+            elif isinstance(effect, Note):
+                product, identifier = effect.key
+                who = {"time": now, "product": product, "identifier": identifier}
+                what = {"batch": effect.batch, "kind": effect.kind, "text": effect.text}
+                self.lines.append(who | what)
 
 
 class Engine:
-    """Made in a running event loop, and used in it alone. link: to be set before it starts."""
+    """
+    url_of: the URL of a firmware for a device; reply_s: seconds in which a reply must come;
+    tick_s: seconds between two looks at the clock; events: how many lines of logs are kept. link:
+    to be set before it starts. Its calls may be made from any thread.
+    """
 
     link: Link
 
-    def __init__(self, upgrades: Upgrades, registry: Registry, store: Store):
+    def __init__(
+        self,
+        store: Store,
+        url_of: UrlOf,
+        reply_s: float = REPLY_S,
+        tick_s: float = 0.5,
+        events: int = EVENTS_MAX,
+    ):
         self.connected = False  # to the broker
-        self._logic, self._books = upgrades, upgrades.books
-        self._registry, self._store = registry, store
-        self._news = asyncio.Event()
+        self._store, self._url_of = store, url_of
+        self._reply_s, self._tick_s, self._events = reply_s, tick_s, events
+        self._inbox: queue.Queue[_Message | None] = queue.Queue(_INBOX)  # None: look at the clock
+        self._news = threading.Condition()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._listening = False  # since the link came up, the waits have been prolonged
+
+    def start(self):
+        """Once."""
+        self._thread.start()
+
+    def stop(self):
+        """Harmless when it never started. What was not handled was not acknowledged."""
+        self._ended.set()
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._spread_news()
 
     # What people ask for; products, devices and firmware: see Registry
 
@@ -53,150 +137,374 @@ class Engine:
         retries: int = 0,
         interval_s: float = 60,
         valid_s: float = 86400,
+        shares: str = "100",
+        failures: int = 100,
     ) -> dict:
         """
-        A new batch. firmware: its id or name; devices: identifiers, None = all of its product.
+        A new batch. firmware: its id or name; devices: identifiers, None = all of its product;
+        shares, failures: of a gradual roll-out, see rollout.py.
 
         Returns {"batch": its number, "left_out": {identifier: why}}. Raises PlatformError.
         """
         model.check_batch(policy, timeout_s, retries, interval_s, valid_s)
-        target, now = self._registry.find_firmware(firmware), time.time()
-        self._registry.check_published(target)
-        batch = Batch(
-            id=max(self._books.batches, default=0) + 1,
-            firmware=target.id,
-            policy=policy,
-            timeout_s=timeout_s,
-            retries=retries,
-            interval_s=interval_s,
-            created=now,
-            ends=now + valid_s,
-            token=secrets.token_hex(4),
-        )
-        chosen = self._registry.find_devices(target.product, devices)
-        left_out, effects = self._logic.start(now, batch, chosen)
-        self._carry_out(effects)
-        self.tick()
+        rollout.check(shares, failures)
+        with self._store.begin() as tx:
+            target, now = registry.find_firmware(tx, firmware), time.time()
+            registry.check_published(tx, target)
+            batch = Batch(
+                id=0,
+                firmware=target.id,
+                policy=policy,
+                timeout_s=timeout_s,
+                retries=retries,
+                interval_s=interval_s,
+                created=now,
+                ends=now + valid_s,
+                token=secrets.token_hex(4),
+                shares=shares,
+                failures=failures,
+            )
+            chosen = registry.find_devices(tx, target.product, devices)
+            tx.insert_numbered(batch)
+            ledger = Ledger(tx, self._url_of)
+            for record in (target, *chosen):
+                ledger.enter(record)
+            ledger.take_in(tx.live_tasks_of(target.product, chosen if devices else None))
+            left_out, effects = Upgrades(ledger, self._reply_s).start(now, batch, chosen)
+            wanted = _Wanted()
+            wanted.add(effects, now)
+            tx.insert([item for item in wanted.records.values() if item is not batch])
+            tx.log(wanted.lines)
+        self._wake()
         return {"batch": batch.id, "left_out": left_out}
 
     def abort(self, batch: int):
         """Stops the devices that are not Pushed yet. Raises PlatformError when it has ended."""
-        self._carry_out(self._logic.abort(time.time(), self._batch(batch)))
+        with self._store.begin() as tx:
+            found = self._batch(tx, batch, lock=True)
+            state = self._summaries(tx, [found])[0]["state"]
+            if state != model.IN_PROGRESS:
+                raise PlatformError(f"batch {batch} is {state}: only one In Progress is aborted")
+            found.aborted = True
+            tx.update([found])
+        self._stop_devices(batch)
 
-    def batches(self) -> list[dict]:
-        """All batches, oldest first: `batch` without its rows."""
-        return [self._summary(batch) for batch in self._books.batches.values()]
+    def retry(self, batch: int, device: str):
+        """
+        One attempt more for a device that Failed. Raises PlatformError when it did not, when the
+        batch is over, or the device is in another one.
+        """
+        with self._store.begin() as tx:
+            self._batch(tx, batch)
+            key = registry.find_device(tx, device).key
+            ledger, wanted = tx.ledger(self._url_of, [key]), _Wanted()
+            found = [task for task in ledger.tasks_of(ledger.devices[key]) if task.batch == batch]
+            if not found:
+                raise NotFound(f"device {device} is not in batch {batch}")
+            now = time.time()
+            wanted.add(Upgrades(ledger, self._reply_s).retry(now, found[0]), now)
+            self._save(tx, wanted)
+        self._wake()
+
+    def batches(self, before: int | None = None, limit: int = PAGE) -> list[dict]:
+        """
+        The last batches, oldest first: `batch` of each. before: those with a smaller number.
+        """
+        where = [] if before is None else [_batches.c.id < before]
+        with self._store.begin() as tx:
+            order, limit = [_batches.c.id.desc()], min(limit, PAGE)
+            return self._summaries(tx, tx.find(Batch, *where, order=order, limit=limit)[::-1])
 
     def batch(self, batch: int) -> dict:
-        """Its settings, state, at_rest, firmware (name), version, rows. Raises PlatformError."""
-        return {**self._summary(self._batch(batch)), "rows": self.status(batch)}
+        """
+        Its settings, state, at_rest, firmware (name), product, version, devices (how many), and
+        statuses: how many have each. Raises PlatformError.
+        """
+        with self._store.begin() as tx:
+            return self._summaries(tx, [self._batch(tx, batch)])[0]
 
-    def status(self, batch: int) -> list[Row]:
-        """The devices of a batch. Raises PlatformError."""
+    def status(
+        self,
+        batch: int,
+        after: str = "",
+        limit: int = PAGE,
+        status: str = "",
+        devices: list[str] | None = None,
+    ) -> list[Row]:
+        """
+        Devices of a batch, by their identifiers. after: behind that identifier; limit: 1 to PAGE;
+        status, devices: those alone. Raises PlatformError.
+        """
+        with self._store.begin() as tx:
+            self._batch(tx, batch)
+            found = tx.rows(batch, min(limit, PAGE), after, status, devices)
         return [
             Row(
                 task.identifier,
                 task.status,
                 task.progress,
-                self._books.devices[task.key].version,
+                version,
                 task.remark,
                 task.code,
                 task.message,
+                task.attempt,
             )
-            for task in self._books.tasks(self._batch(batch))
+            for task, version in found
         ]
 
-    async def wait(self, batch: int, timeout: float) -> list[Row]:
+    def wait(self, batch: int, timeout: float) -> list[Row]:
         """
-        Until all its devices are at rest. timeout: seconds. Returns status(batch).
+        Until all its devices are at rest. timeout: seconds. Returns its first rows.
         Raises TimeoutError, PlatformError.
         """
-        found = self._batch(batch)
-        await self.until(lambda: self._books.at_rest(found), timeout)
+        self.until(lambda: self.batch(batch)["at_rest"], timeout)
         return self.status(batch)
 
-    async def wait_seen(self, devices: list[str], timeout: float):
+    def wait_seen(self, devices: list[str], timeout: float):
         """
         Until all these devices have reported a version. timeout: seconds.
         Raises TimeoutError, PlatformError.
         """
-        found = [self._registry.find_device(identifier) for identifier in devices]
-        await self.until(lambda: all(device.version for device in found), timeout)
 
-    def events(self, device: str) -> list[dict]:
-        """The log of a device, oldest first: time, batch, kind, text. Raises PlatformError."""
-        return self._store.events(self._registry.find_device(device).key)
+        def seen():
+            with self._store.begin() as tx:
+                found = [registry.find_device(tx, identifier) for identifier in devices]
+            return all(device.version for device in found)
 
-    # What happens
+        self.until(seen, timeout)
 
-    def received(self, topic: str, payload: bytes, retained: bool):
-        """A message of the link. A retained one is old news."""
-        parts = topic.split("/")  # "", sys, product, identifier, ota, firmware, name
-        if not retained and len(parts) == 7:
-            effects = self._logic.receive(time.time(), parts[2], parts[3], parts[6], payload)
-            self._carry_out(effects)
-
-    def link_changed(self, connected: bool):
-        """The link came up or broke."""
-        self.connected = connected
-        if connected:
-            self._carry_out(self._logic.listening(time.time()))
-            self.tick()
-        self._spread_news()
-
-    def tick(self):
-        """Time passes. While the broker is away nothing can be sent, and nobody be late."""
-        if self.connected:
-            self._carry_out(self._logic.tick(time.time()))
-
-    async def until(self, condition, timeout: float):
+    def events(self, device: str, limit: int = PAGE, before: int | None = None) -> list[dict]:
         """
-        Waits until condition() holds, asked at each news. Raises TimeoutError after timeout
-        seconds.
+        The last lines of a device's log, oldest first: id, time, batch, kind, text. before: those
+        with a smaller id. Raises PlatformError.
+        """
+        with self._store.begin() as tx:
+            key = registry.find_device(tx, device).key
+            return tx.events(key, min(limit, PAGE), before)
+
+    def until(self, condition: Callable[[], object], timeout: float):
+        """
+        Waits until condition() holds, asked at each news, and ten times a second. Raises
+        TimeoutError after timeout seconds.
         """
         deadline = time.monotonic() + timeout
         while not condition():
-            try:
-                await asyncio.wait_for(self._news.wait(), deadline - time.monotonic())
-            except asyncio.TimeoutError as error:  # before Python 3.11 another class
-                raise TimeoutError(f"not within {timeout:g} s") from error
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {timeout:g} s")
+            with self._news:
+                self._news.wait(_LOOK_S)
 
-    def _carry_out(self, effects):
-        now = time.time()
-        records, lines, messages = {}, [], []
-        for effect in effects:
-            if isinstance(effect, Changed):
-                records[id(effect.record)] = effect.record
-            elif isinstance(effect, Note):
-                line = {"batch": effect.batch, "kind": effect.kind, "text": effect.text}
-                product, identifier = effect.key
-                lines.append({"time": now, "product": product, "identifier": identifier, **line})
-            elif isinstance(effect, Publish):
-                messages.append(effect)
-        if records or lines:
-            self._store.save(records.values(), lines)
+    # What happens; called by the link, in its thread
+
+    def received(self, topic: str, payload: bytes, retained: bool, done: Callable[[], None]):
+        """
+        A message of the link. A retained one is old news. done: called when it has been handled.
+        """
+        parts = topic.split("/")  # "", sys, product, identifier, ota, firmware, name
+        if retained or len(parts) != 7:
+            done()
+            return
+        message = _Message(time.time(), (parts[2], parts[3]), parts[6], payload, done)
+        try:
+            self._inbox.put_nowait(message)
+        except queue.Full:
+            _log.warning("too many messages at once: one is left to the broker")
+
+    def link_changed(self, connected: bool):
+        """The link came up or broke."""
+        self._listening = False
+        self.connected = connected
+        self._wake()
+        self._spread_news()
+
+    # In the engine's thread
+
+    def _run(self):
+        clock = tidy = time.monotonic()
+        while not self._ended.is_set():
+            messages, woken = self._take(max(0.0, clock - time.monotonic()))
+            if messages:
+                self._insist(lambda messages=messages: self._handle(messages))
+            now = time.monotonic()
+            if (self._inbox.empty() and (woken or now >= clock)) or now >= clock + _LATE_S:
+                more = self._insist(self._tick)
+                clock = now if more else now + self._tick_s
+            if now >= tidy:
+                self._insist(self._tidy)
+                tidy = now + _TIDY_S
+
+    def _take(self, wait):
+        messages, woken = [], False
+        try:
+            found = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
+            while True:
+                if found is None:
+                    woken = True
+                else:
+                    messages.append(found)
+                if len(messages) == _GROUP:
+                    break
+                found = self._inbox.get_nowait()
+        except queue.Empty:
+            pass
+        return messages, woken
+
+    def _insist(self, action):
+        # While the data base is away, messages are not acknowledged and nobody is late.
+        pause = _TRY_S[0]
+        while not self._ended.is_set():
+            try:
+                return action()
+            except sa.exc.OperationalError as error:  # also a deadlock that was broken
+                _log.warning("data base: %s", error.orig)
+                self._ended.wait(pause)
+                pause = min(2 * pause, _TRY_S[1])
+            except Exception:  # a full disk, say; whoever waits is asked again
+                _log.exception("engine")
+                return None
+        return None
+
+    def _handle(self, messages):
+        try:
+            self._receive(messages)
+        except sa.exc.OperationalError:
+            raise
+        except Exception:
+            if len(messages) > 1:  # one of them; alone it harms nobody else
+                for message in messages:
+                    self._handle([message])
+                return
+            _log.exception("message of %s, %s", messages[0].key, messages[0].name)
         for message in messages:
+            message.done()
+
+    def _receive(self, messages):
+        wanted = _Wanted()
+        with self._store.begin() as tx:
+            ledger = tx.ledger(self._url_of, {message.key for message in messages})
+            logic = Upgrades(ledger, self._reply_s)
+            for message in messages:
+                effects = logic.receive(message.time, *message.key, message.name, message.payload)
+                wanted.add(effects, message.time)
+            self._save(tx, wanted)
+        self._send(wanted)
+
+    def _tick(self):
+        # Returns True when there is more to do. While the broker is away nothing can be sent, and
+        # nobody be late.
+        if not self.connected:
+            return False
+        now = time.time()
+        if not self._listening:
+            # What was said meanwhile may only come now.
+            with self._store.begin() as tx:
+                tx.grant(now + self._reply_s)
+            self._listening = True
+        wanted = _Wanted()
+        with self._store.begin() as tx:
+            due = tx.due(now, _PUSH)
+            ledger = Ledger(tx, self._url_of)
+            ledger.take_in(due)
+            wanted.add(Upgrades(ledger, self._reply_s).tick(now), now)
+            self._save(tx, wanted)
+        self._send(wanted)
+        for number in self._rolling():
+            self._roll(number)
+        return len(due) == _PUSH
+
+    def _rolling(self):
+        with self._store.begin() as tx:
+            found = tx.find(Batch, ~_batches.c.aborted, _batches.c.ends > time.time())
+        return [batch.id for batch in found if rollout.rolls(batch)]
+
+    def _roll(self, number):
+        now, wanted = time.time(), _Wanted()
+        with self._store.begin() as tx:
+            batch = self._batch(tx, number, lock=True)
+            if not rollout.rolls(batch):  # another worker was first
+                return
+            ledger = Ledger(tx, self._url_of)
+            ledger.enter(batch)
+            wanted.add(Upgrades(ledger, self._reply_s).roll(now, batch), now)
+            self._save(tx, wanted)
+        if batch.aborted:
+            self._stop_devices(number)
+        if wanted.records:
+            self._wake()
+
+    def _tidy(self):
+        with self._store.begin() as tx:
+            tx.forget_events(self._events)
+
+    # In any thread
+
+    def _stop_devices(self, number):
+        # Those of a batch that is aborted. Should it end in the middle, tick goes on with it.
+        after: str | None = ""
+        while after is not None:
+            now, wanted = time.time(), _Wanted()
+            with self._store.begin() as tx:
+                batch = self._batch(tx, number)
+                some = tx.find(
+                    Task,
+                    _tasks.c.batch == number,
+                    _tasks.c.identifier > after,
+                    _tasks.c.status.not_in(model.AT_REST),
+                    order=[_tasks.c.identifier],
+                    limit=_CHUNK,
+                    lock=True,
+                )
+                ledger = Ledger(tx, self._url_of)
+                ledger.take_in(some)
+                wanted.add(Upgrades(ledger, self._reply_s).abort(now, batch), now)
+                self._save(tx, wanted)
+            after = some[-1].identifier if len(some) == _CHUNK else None
+        self._spread_news()
+
+    def _save(self, tx, wanted):
+        tx.update(wanted.records.values())
+        tx.log(wanted.lines)
+
+    def _send(self, wanted):
+        for message in wanted.messages:
             self.link.publish(message.topic, message.payload)
-        if effects:
+        if wanted.records or wanted.lines:
             self._spread_news()
 
+    def _wake(self):
+        try:
+            self._inbox.put_nowait(None)
+        except queue.Full:
+            pass  # it is awake
+
     def _spread_news(self):
-        self._news.set()
-        self._news = asyncio.Event()
+        with self._news:
+            self._news.notify_all()
 
-    def _batch(self, number) -> Batch:
-        if number not in self._books.batches:
-            raise PlatformError(f"no batch {number}")
-        return self._books.batches[number]
+    def _batch(self, tx, number, lock=False) -> Batch:
+        found = tx.get(Batch, number, lock=lock)
+        if found is None:
+            raise NotFound(f"no batch {number}")
+        return found
 
-    def _summary(self, batch):
-        firmware = self._books.firmware[batch.firmware]
-        settings = asdict(batch)
-        del settings["token"], settings["aborted"]
-        return {
-            **settings,
-            "firmware": firmware.name,
-            "version": firmware.version,
-            "state": self._books.state(batch),
-            "at_rest": self._books.at_rest(batch),
-        }
+    def _summaries(self, tx, batches):
+        statuses = tx.statuses(batch.id for batch in batches)
+        numbers = {batch.firmware for batch in batches}
+        firmware = {item.id: item for item in tx.find(Firmware, tables.firmware.c.id.in_(numbers))}
+        return [_summary(batch, firmware[batch.firmware], statuses[batch.id]) for batch in batches]
+
+
+def _summary(batch, firmware, statuses):
+    settings = asdict(batch)
+    del settings["token"], settings["aborted"]
+    at_rest = all(status in model.AT_REST for status in statuses)
+    return {
+        **settings,
+        "firmware": firmware.name,
+        "product": firmware.product,
+        "version": firmware.version,
+        "state": model.state(batch, at_rest),
+        "at_rest": at_rest,
+        "devices": sum(statuses.values()),
+        "statuses": statuses,
+    }

@@ -1,24 +1,23 @@
 """
-Firmware files over HTTP: Range, If-Range, ETag, HEAD by aiohttp's FileResponse; an access log; a
-brake.
-
-What is added to aiohttp 3.14: it takes If-Range for a date alone and would resume another file by
-an ETag that no longer fits; and it sends by sendfile, which no brake and no count reaches.
+Firmware files over HTTP: Range, If-Range, ETag, HEAD by Starlette's FileResponse; an access log; a
+brake. Who may: see urls.py.
 """
 
 import asyncio
-import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aiohttp import hdrs, web
+from fastapi import APIRouter, HTTPException, Request
+from starlette.responses import FileResponse
+
+from tools.platform.urls import PATH, Refused, Signer
 
 _LOG_MAX = 10_000  # the newest requests
-_CHUNK = 16 * 1024  # bytes
+_CHUNK = 64 * 1024  # bytes
 _SLICES = 20  # pieces a second when the brake is on, so that bars move
-_SEND_BUFFER = 8 * 1024  # bytes, when the brake is on
 
 
 @dataclass
@@ -45,85 +44,83 @@ class Files:
     Serves /firmware/{id}/{file} out of folder/{id}/{file}.
 
     throttle: bytes a second for each connection, None = as fast as it goes. May be changed while
-    it runs.
+    it runs. signer: to be set before a request comes.
     """
+
+    signer: Signer
 
     def __init__(self, folder: Path, throttle: int | None = None):
         self.folder, self.throttle = folder, throttle
         self.log: deque[Access] = deque(maxlen=_LOG_MAX)
 
-    def add_routes(self, app: web.Application):
-        app.router.add_get(r"/firmware/{id:\d+}/{file:[A-Za-z0-9][A-Za-z0-9_.-]*}", self._get)
+    def router(self) -> APIRouter:
+        router = APIRouter(include_in_schema=False)
+        router.add_api_route(PATH + "check", self._may, methods=["GET"])
+        router.add_api_route(PATH + "{number}/{file}", self._get, methods=["GET", "HEAD"])
+        return router
 
-    def path(self, number: int, file: str) -> Path:
-        return self.folder / str(number) / file
+    async def _may(self, request: Request):
+        """For a server that has the files itself, and asks whether a URL holds: 204 or 403."""
+        path, _, query = request.headers.get("X-Original-URI", "").partition("?")
+        self._check(
+            path, Request({"type": "http", "query_string": query.encode("ascii", "replace")})
+        )
+        raise HTTPException(204)
 
-    async def _get(self, request):
-        access = Access(request.path, request.headers.get(hdrs.RANGE, ""), request.method)
+    async def _get(self, request: Request, number: str, file: str):
+        access = Access(request.url.path, request.headers.get("Range", ""), request.method)
         self.log.append(access)
-        path = self.path(int(request.match_info["id"]), request.match_info["file"])
-        return _Firmware(path, access, self.throttle)
+        try:
+            self._check(request.url.path, request)
+            path = self.folder / number / file  # as signed, so it is one of ours
+            if not path.is_file():
+                raise HTTPException(404, "no such file")
+        except HTTPException as error:
+            access.status, access.ended = error.status_code, True
+            raise
+        return _Firmware(path, access, lambda: self.throttle)
+
+    def _check(self, path, request):
+        query = request.query_params
+        parts = [query.get(name, "") for name in ("device", "ends", "signature")]
+        try:
+            self.signer.check(path, *parts, time.time())
+        except Refused as error:
+            raise HTTPException(403, str(error)) from error
 
 
-class _Firmware(web.FileResponse):
-    def __init__(self, path, access, throttle):
-        super().__init__(path, headers={hdrs.CONTENT_TYPE: "application/octet-stream"})
+class _Firmware(FileResponse):
+    def __init__(self, path, access: Access, throttle: Callable[[], int | None]):
+        super().__init__(path, media_type="application/octet-stream")
         self._access, self._throttle = access, throttle
 
-    async def prepare(self, request):
+    async def __call__(self, scope, receive, send):
+        if scope["method"] == "HEAD":  # RFC 9110, 14.2: Range is for GET
+            headers = [item for item in scope["headers"] if item[0] != b"range"]
+            scope = {**scope, "headers": headers}
+        throttle = self._throttle()
+        self.chunk_size = min(_CHUNK, max(1, throttle // _SLICES)) if throttle else _CHUNK
+        began = time.monotonic()
+
+        async def counted(message):
+            await send(message)
+            if message["type"] == "http.response.start":
+                self._began(message)
+                return
+            self._access.sent += len(message.get("body", b""))
+            if throttle:
+                await asyncio.sleep(began + self._access.sent / throttle - time.monotonic())
+
         try:
-            return await super().prepare(_without_wrong_range(request, self._path))
+            await super().__call__(scope, receive, counted)
         finally:
-            self._access.status = self.status
             self._access.ended = True
 
-    async def _sendfile(self, request, fobj, offset, count):
-        # The one private method of aiohttp that is replaced; tests/test_platform_files.py guards
-        # it.
-        access, throttle = self._access, self._throttle
-        access.status, access.start, access.length = self.status, offset, count
-        writer = await web.StreamResponse.prepare(self, request)
-        chunk = min(_CHUNK, max(1, throttle // _SLICES)) if throttle else _CHUNK
-        if throttle and request.transport:
-            _shorten(request.transport)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        fobj.seek(offset)
-        while access.sent < count:
-            data = fobj.read(min(chunk, count - access.sent))
-            if not data:
-                break
-            await writer.write(data)
-            await writer.drain()
-            access.sent += len(data)
-            if throttle:
-                await asyncio.sleep(began + access.sent / throttle - loop.time())
-        return writer
-
-
-def _shorten(transport):
-    # Else a cut falls far behind what was "sent": drain() waits for the kernel, which takes
-    # little.
-    transport.set_write_buffer_limits(high=0)
-    sock = transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-
-
-def _without_wrong_range(request, path):
-    # RFC 9110: Range is for GET (14.2), and after an If-Range that does not fit it is ignored
-    # (13.1.5).
-    tag = request.headers.get(hdrs.IF_RANGE, "")
-    if hdrs.RANGE not in request.headers:
-        return request
-    if request.method == hdrs.METH_GET and not (tag.endswith('"') and tag != _etag(path)):
-        return request
-    return request.clone(headers={k: v for k, v in request.headers.items() if k != hdrs.RANGE})
-
-
-def _etag(path):
-    # The same words as FileResponse; weak ones never fit here.
-    try:
-        stat = path.stat()
-    except OSError:
-        return ""
-    return f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'
+    def _began(self, message):
+        self._access.status = message["status"]
+        headers = dict(message["headers"])
+        if message["status"] in (200, 206):
+            self._access.length = int(headers[b"content-length"])
+        span = headers.get(b"content-range", b"").decode()
+        if message["status"] == 206 and span:
+            self._access.start = int(span.removeprefix("bytes ").partition("-")[0])

@@ -1,12 +1,11 @@
 """
 The platform as an MQTT client (paho), at the embedded broker or at one outside.
 
-paho runs in a thread of its own and connects again by itself; here its calls come back into the
-platform's event loop. A message is acknowledged only after it was handled, so that the broker
-keeps what a dying platform had not stored.
+paho runs in a thread of its own, which calls the engine, and connects again by itself. A message
+is acknowledged only after it was handled, so that the broker keeps what a dying platform had not
+stored.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ import paho.mqtt.client as mqtt
 from tools.platform import wire
 from tools.platform.model import PlatformError
 
-_FROM_DEVICES = (wire.UPGRADE_REPLY, wire.PROGRESS, wire.VERSION, wire.GET)
 _QUEUE_MAX = 10_000  # messages that wait for a broker that is away
+_INFLIGHT = 100  # of ours that the broker has not acknowledged
+_GROUP = "ota-platform"  # of a shared subscription: each message comes to one of the workers
 _RECONNECT_S = (0.5, 10)
 _log = logging.getLogger(__name__)
 
@@ -53,8 +53,9 @@ def address_of(url: str) -> Address:
 class Link:
     """
     The connection. client_id: of this platform; lasting: True = the broker keeps what devices say
-    while the platform is away (a session); received: called with (topic, payload bytes, retained
-    bool) in the event loop, for each message of a device; changed: called with True when it is
+    while the platform is away (a session); shared: True = other workers take a part of the
+    messages; received: called with (topic, payload bytes, retained bool, done) for each message of
+    a device, done() acknowledges it, from any thread; changed: called with True when it is
     connected and subscribed, with False when the connection is lost.
     """
 
@@ -63,18 +64,20 @@ class Link:
         address: Address,
         client_id: str,
         lasting: bool,
+        shared: bool,
         received: Callable,
         changed: Callable,
     ):
         self._address, self._received, self._changed = address, received, changed
+        self._prefix = f"$share/{_GROUP}" if shared else ""
         self._complaint = ""
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._client = client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=not lasting,
             manual_ack=True,
         )
+        client.max_inflight_messages_set(_INFLIGHT)
         client.max_queued_messages_set(_QUEUE_MAX)
         client.reconnect_delay_set(*_RECONNECT_S)
         if address.user:
@@ -89,16 +92,15 @@ class Link:
 
     def start(self):
         """
-        Begins to connect, in the running event loop. Never raises for a broker that is away: it
-        tries again.
+        Begins to connect. Never raises for a broker that is away: it tries again.
         """
-        self._loop = asyncio.get_running_loop()
         self._client.connect_async(self._address.host, self._address.port, keepalive=30)
         self._client.loop_start()
 
-    async def stop(self):
+    def stop(self):
+        """Disconnects, and waits for paho's end."""
         self._client.disconnect()
-        await asyncio.to_thread(self._client.loop_stop)
+        self._client.loop_stop()
 
     def publish(self, topic: str, payload: str | bytes, retain: bool = False):
         """At QoS 1. What cannot be sent now waits for the connection."""
@@ -111,34 +113,26 @@ class Link:
             self._complain(f"the broker refuses the platform: {reason}")
         else:
             self._complaint = ""
-            client.subscribe([(wire.topic(("+", "+"), name), 1) for name in _FROM_DEVICES])
+            everybody = [wire.topic(("+", "+"), name) for name in wire.FROM_DEVICE]
+            client.subscribe([(self._prefix + topic, 1) for topic in everybody])
 
     def _on_connect_fail(self, client, userdata):
         self._complain(f"no broker at {self._address.host}:{self._address.port}, trying again")
 
     def _on_subscribe(self, client, userdata, mid, reasons, properties):
-        self._call(self._changed, not any(reason.is_failure for reason in reasons))
+        self._changed(not any(reason.is_failure for reason in reasons))
 
     def _on_disconnect(self, client, userdata, flags, reason, properties):
-        self._call(self._changed, False)
+        self._changed(False)
 
     def _on_message(self, client, userdata, message):
-        self._call(self._handle, message)
+        def done():
+            client.ack(message.mid, message.qos)
+
+        self._received(message.topic, message.payload, message.retain, done)
 
     def _complain(self, text):
         # Once, not at each try.
         if text != self._complaint:
             self._complaint = text
             _log.warning(text)
-
-    def _call(self, function, *arguments):
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            pass  # the loop has ended, and with it the platform
-
-    # In the event loop
-
-    def _handle(self, message):
-        self._received(message.topic, message.payload, message.retain)
-        self._client.ack(message.mid, message.qos)

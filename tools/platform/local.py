@@ -1,15 +1,16 @@
 """
-The platform in a thread of its own, for tests, the demo and benchmarks: `with
+The platform with its event loop in a thread of its own, for tests, the demo and benchmarks: `with
 LocalPlatform(folder) as platform:`.
 """
 
 import asyncio
 import threading
 
-from tools.platform.engine import Row
+from tools.platform.engine import PAGE, Row
 from tools.platform.server import Platform
 
-_CALL_S = 60.0  # no call waits longer, those with a time-out of their own excepted
+_CALL_S = 60.0  # no start or stop takes longer
+_URL_S = 3600.0
 
 
 class LocalPlatform:
@@ -66,67 +67,67 @@ class LocalPlatform:
 
     def add_product(self, key: str = "", name: str = "", signed: bool = False) -> str:
         """Returns its key."""
-        return self._do(lambda: self.platform.registry.add_product(key, name, signed))
+        return self.platform.registry.add_product(key, name, signed)
 
     def add_device(self, product: str, identifier: str, name: str = "") -> str:
         """Returns its secret."""
-        return self._do(lambda: self.platform.registry.add_device(product, identifier, name))
+        return self.platform.registry.add_device(product, identifier, name)
 
     def upload(self, product: str, path, version: str, *more, **named) -> int:
         """more, named: as Registry.upload. Returns the firmware's id."""
-        return self._wait(self.platform.registry.upload(product, path, version, *more, **named))
+        return self.platform.registry.upload(product, path, version, *more, **named)
 
-    def url_of(self, firmware: int | str) -> str:
-        """Where devices fetch it."""
-        return self._do(
-            lambda: self.platform.url_of(self.platform.registry.find_firmware(firmware))
-        )
+    def url_of(self, firmware: int | str, device: str = "any", seconds: float = _URL_S) -> str:
+        """Where that device may fetch it."""
+        found = self.platform.registry.find_firmware(firmware)
+        return self.platform.url_of(found, device, seconds)
 
     def upgrade(self, firmware: int | str, devices: list[str] | None = None, **settings) -> int:
         """settings: those of Engine.upgrade. Returns the batch's number."""
-        return self._do(lambda: self.platform.engine.upgrade(firmware, devices, **settings))[
-            "batch"
-        ]
+        return self.platform.engine.upgrade(firmware, devices, **settings)["batch"]
 
     def status(self, batch: int) -> list[Row]:
-        """The devices of the batch."""
-        return self._do(lambda: self.platform.engine.status(batch))
+        """All devices of the batch."""
+        rows: list[Row] = []
+        while True:
+            page = self.platform.engine.status(batch, rows[-1].device if rows else "")
+            rows += page
+            if len(page) < PAGE:
+                return rows
 
     def state(self, batch: int) -> str:
         """In Progress, Completed or Aborted."""
-        return self._do(lambda: self.platform.engine.batch(batch))["state"]
+        return self.platform.engine.batch(batch)["state"]
 
     def wait(self, batch: int, timeout: float = 60) -> list[Row]:
         """Until all its devices are at rest. Returns status(batch). Raises TimeoutError."""
-        return self._wait(self.platform.engine.wait(batch, timeout), timeout + _CALL_S)
+        self.platform.engine.wait(batch, timeout)
+        return self.status(batch)
 
     def wait_seen(self, devices: list[str], timeout: float = 60):
         """Until all these devices have reported a version. Raises TimeoutError."""
-        self._wait(self.platform.engine.wait_seen(devices, timeout), timeout + _CALL_S)
+        self.platform.engine.wait_seen(devices, timeout)
 
     def devices(self, product: str = "") -> list[dict]:
         """What is known of the devices: identifier, version, seen, ..."""
-        return self._do(lambda: self.platform.registry.devices(product))
+        return self.platform.registry.devices(product)
 
     def events(self, device: str) -> list[dict]:
         """The log of a device, oldest first: time, batch, kind, text."""
-        return self._do(lambda: self.platform.engine.events(device))
+        return self.platform.engine.events(device)
 
     def abort(self, batch: int):
-        self._do(lambda: self.platform.engine.abort(batch))
+        self.platform.engine.abort(batch)
+
+    def retry(self, batch: int, device: str):
+        self.platform.engine.retry(batch, device)
 
     def publish(self, topic: str, payload: str | bytes, retain: bool = False):
         """Any message to any topic, past the logic: for tests of devices."""
-        self._do(lambda: self.platform.publish(topic, payload, retain))
+        self.platform.publish(topic, payload, retain)
 
-    def _do(self, function):
-        async def call():
-            return function()
-
-        return self._wait(call())
-
-    def _wait(self, coroutine, seconds=_CALL_S):
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(seconds)
+    def _wait(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_CALL_S)
 
     def _end(self):
         self._loop.call_soon_threadsafe(self._loop.stop)

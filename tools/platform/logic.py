@@ -7,13 +7,13 @@ batch is in `course`.
 Source: docs/protocol.md; where that leaves a choice, the comment says (ours).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tools.platform import course, model, wire
+from tools.platform import course, model, rollout, wire
 from tools.platform.books import Books
-from tools.platform.model import Batch, Device, Firmware, Key, PlatformError, Task
+from tools.platform.model import Batch, Device, Key, PlatformError, Task
 
 _MESSAGE_MAX = 200  # characters of a device's message that are kept
 
@@ -44,14 +44,10 @@ class Note:
 
 
 class Upgrades:
-    """
-    The logic over its books.
+    """The logic over some books. reply_s: seconds in which the reply to a command must come."""
 
-    url_of: the URL of a Firmware; reply_s: seconds in which the reply to a command must come.
-    """
-
-    def __init__(self, url_of: Callable[[Firmware], str], reply_s: float = course.REPLY_S):
-        self.books = Books(url_of)
+    def __init__(self, books: Books, reply_s: float = course.REPLY_S):
+        self.books = books
         self._reply_s = reply_s
         self._out: list[Publish | Changed | Note] = []
 
@@ -67,31 +63,53 @@ class Upgrades:
         """
         firmware = self.books.firmware[batch.firmware]
         reasons = [(device, self.books.left_out(device, firmware)) for device in devices]
-        chosen = [Task(batch.id, *device.key, due=now) for device, reason in reasons if not reason]
         left_out = {device.identifier: reason for device, reason in reasons if reason}
+        chosen = [device for device, reason in reasons if not reason]
         if not chosen:
             why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
             raise PlatformError(f"no device to upgrade ({why or 'the product has none'})")
-        for record in (batch, *chosen):
-            self.books.enter(record)
-            self._out.append(Changed(record))
+        waves = rollout.waves(batch, [device.identifier for device in chosen])
+        self._enter(batch)
+        for device in chosen:
+            wave = waves[device.identifier]
+            self._enter(Task(batch.id, *device.key, due=batch.ends if wave else now, wave=wave))
         return left_out, self._effects()
 
-    def abort(self, now: float, batch: Batch) -> list:
+    def abort(self, now: float, batch: Batch, why: str = "") -> list:
+        """Stops the devices in the books that are not Pushed yet. Returns effects."""
+        self._abort(now, batch, why)
+        return self._effects()
+
+    def retry(self, now: float, task: Task) -> list:
         """
-        Stops the devices that are not Pushed yet. Returns effects.
-        Raises PlatformError when the batch has ended.
+        One attempt more for a device that Failed. Returns effects.
+        Raises PlatformError when it did not fail, or its batch is over.
         """
-        state = self.books.state(batch)
-        if state != model.IN_PROGRESS:
-            raise PlatformError(
-                f"batch {batch.id} is {state}: only one In Progress can be aborted"
-            )
-        batch.aborted = True
-        self._out.append(Changed(batch))
-        for task in self.books.tasks(batch):
-            with self._change(task):
-                course.aborted(task, batch, now)
+        batch = self.books.batches[task.batch]
+        device = self.books.devices[task.key]
+        if task.status != model.FAILED:
+            raise PlatformError(f"device {task.identifier} is {task.status}, it did not fail")
+        if batch.aborted or now >= batch.ends:
+            raise PlatformError(f"batch {batch.id} is over: upgrade the device by a new one")
+        reason = self.books.left_out(device, self.books.target(task))
+        if reason:
+            raise PlatformError(f"device {task.identifier}: {reason}")
+        if task is not self.books.tasks_of(device)[-1]:
+            raise PlatformError(f"device {task.identifier} was in a later batch")
+        with self._change(task):
+            course.retry(task, batch, now)
+        return self._effects()
+
+    def roll(self, now: float, batch: Batch) -> list:
+        """A gradual roll-out goes on, or stops. Returns effects."""
+        counts = self.books.counts(batch)
+        decision = rollout.decide(batch, counts)
+        if decision == rollout.STOP:
+            self._abort(now, batch, f"{counts.failed} of the first {counts.open} devices failed")
+        elif decision == rollout.NEXT:
+            batch.wave += 1
+            self.books.open_wave(batch, now)
+            self._out.append(Changed(batch))
         return self._effects()
 
     # What happens
@@ -123,20 +141,8 @@ class Upgrades:
             with self._change(task):
                 if course.overdue(task, self.books.batches[task.batch], now):
                     course.pushed(task, now, "", self._reply_s)
-                    payload = wire.write(self.books.msg_id(task), self.books.command(task))
+                    payload = wire.write(self.books.msg_id(task), self.books.command(task, now))
                     self._publish(task.key, wire.UPGRADE, payload)
-        return self._effects()
-
-    def listening(self, now: float) -> list:
-        """
-        The platform hears its devices again, after a start or a lost connection: whoever it waits
-        for gets the time of one reply at least, since what was said meanwhile may only come now
-        (ours).
-        """
-        for task in self.books.live():
-            if task.status in course.WAITS_FOR_DEVICE and task.due < now + self._reply_s:
-                task.due = now + self._reply_s
-                self._out.append(Changed(task))
         return self._effects()
 
     # The messages of a device
@@ -159,7 +165,8 @@ class Upgrades:
             raise wire.Malformed
         if type(progress) is not int or not 0 <= progress <= 100:
             raise wire.Malformed
-        code = data["code"] if type(data.get("code")) is int else code
+        if type(data.get("code")) is int:
+            code = wire.checked(data["code"])
         said = f"{status} {progress}" + (f" {code}" if code else "")
         self._note(device.key, None, wire.PROGRESS, said)
         if status == wire.FAILED and code == wire.LATE:
@@ -219,14 +226,14 @@ class Upgrades:
         if (
             version or key != device.key
         ):  # information, also on behalf of another device: starts nothing
-            answer = self.books.information(key, version)
+            answer = self.books.information(key, version, device.key, now)
         else:
             answer = None
             task = self.books.waiting(device, now)
             if task:
                 with self._change(task):
                     course.pushed(task, now, msg_id, self._reply_s)
-                answer = self.books.command(task)
+                answer = self.books.command(task, now)
         if answer:
             payload = wire.write(msg_id, answer)
         else:
@@ -241,6 +248,18 @@ class Upgrades:
     }
 
     # What goes out
+
+    def _enter(self, record):
+        self.books.enter(record)
+        self._out.append(Changed(record))
+
+    def _abort(self, now, batch, why):
+        if not batch.aborted:
+            batch.aborted, batch.why = True, why
+            self._out.append(Changed(batch))
+        for task in self.books.tasks(batch):
+            with self._change(task):
+                course.aborted(task, batch, now)
 
     @contextmanager
     def _change(self, task):
@@ -257,7 +276,7 @@ class Upgrades:
         self._out.append(Publish(wire.topic(key, name), payload))
 
     def _note(self, key, batch, kind, text):
-        self._out.append(Note(key, batch, kind, text))
+        self._out.append(Note(key, batch, kind, wire.printable(text)[:_MESSAGE_MAX]))
 
     def _effects(self):
         out, self._out = self._out, []
@@ -266,4 +285,4 @@ class Upgrades:
 
 def _text(data):
     message = data.get("message")
-    return message[:_MESSAGE_MAX] if type(message) is str else ""
+    return wire.printable(message)[:_MESSAGE_MAX] if type(message) is str else ""

@@ -54,6 +54,10 @@ class PlatformError(Exception):
     """Bad input, in one sentence for the person who gave it. Not for our own mistakes."""
 
 
+class NotFound(PlatformError):
+    """What was named is not there."""
+
+
 @dataclass
 class Product:
     """
@@ -111,7 +115,8 @@ class Batch:
 
     timeout_s: of a device, from its first progress on; interval_s: before a retry; ends: time when
     its validity ends; token: makes the msgIds of this batch differ from all others, also from
-    those of a data base since deleted.
+    those of a data base since deleted. aborted: no device is Pushed any more; why: the reason, ""
+    = an operator did it. shares, failures, wave: of a gradual roll-out, see rollout.py.
     """
 
     id: int
@@ -124,6 +129,10 @@ class Batch:
     ends: float
     token: str
     aborted: bool = False
+    why: str = ""
+    shares: str = "100"
+    failures: int = 100
+    wave: int = 0
 
 
 @dataclass
@@ -133,7 +142,7 @@ class Task:
 
     attempt: retries so far; due: when the present wait ends (reply, time-out, retry), None = at
     rest; asked: msgId of the `get` that brought the command, "" = none; outcome: msgId and code of
-    the last failure counted.
+    the last failure counted; wave: of a gradual roll-out.
     """
 
     batch: int
@@ -148,6 +157,7 @@ class Task:
     due: float | None = None
     asked: str = ""
     outcome: str = ""
+    wave: int = 0
 
     @property
     def key(self) -> Key:
@@ -156,6 +166,46 @@ class Task:
     @property
     def at_rest(self) -> bool:
         return self.status in AT_REST
+
+
+@dataclass
+class Operator:
+    """Who may use the console. password: its hash, as pwdlib writes it."""
+
+    name: str
+    password: str
+
+
+@dataclass
+class Session:
+    """
+    A browser that has the console open. id: SHA-256 of the cookie; operator: "" = not logged in
+    yet; csrf: what its forms must carry; ends: time.
+    """
+
+    id: str
+    operator: str
+    csrf: str
+    ends: float
+
+
+@dataclass
+class Token:
+    """A program that may use the API. digest: SHA-256 of the token."""
+
+    name: str
+    digest: str
+    created: float
+
+
+def state(batch: Batch, at_rest: bool) -> str:
+    """
+    In Progress, Completed or Aborted. at_rest: all its devices are; of an aborted batch some may
+    still run.
+    """
+    if batch.aborted:
+        return ABORTED
+    return COMPLETED if at_rest else IN_PROGRESS
 
 
 def same(one: str, other: str) -> bool:
@@ -178,6 +228,13 @@ def check_file(name: str) -> str:
         raise PlatformError(f"file name {name!r}: 1 to 100 of A-Z a-z 0-9 _ . -, and no . first")
     if not name.lower().endswith(SUFFIXES):
         raise PlatformError(f"file {name!r}: a firmware file ends in {', '.join(SUFFIXES)}")
+    return name
+
+
+def check_name(name: str, what: str) -> str:
+    """For people; may be anything that is seen. Raises PlatformError."""
+    if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
+        raise PlatformError(f"{what} {name!r}: 1 to {NAME_MAX} characters are possible")
     return name
 
 

@@ -3,38 +3,44 @@ The registry: products, devices and firmware come in here, checked. Knows limits
 of upgrades.
 """
 
-import asyncio
 import secrets
 import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-from tools.platform import model, wire
-from tools.platform.books import Books
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from tools.platform import model, tables, wire
 from tools.platform.files import Files
-from tools.platform.model import Device, Firmware, PlatformError, Product, same
-from tools.platform.store import Store
+from tools.platform.model import AT_REST, Device, Firmware, NotFound, PlatformError, Product, same
+from tools.platform.store import Store, Transaction
 from tools.sign.board import board_of
 from tools.sign.keys import PrivateKey
 from tools.sign.manifest import Manifest, Signed, SignError, digests
 
+PAGE = 1000  # rows at a time, the most
+
 _CHUNK = 256 * 1024  # bytes
+_devices, _firmware, _batches, _tasks = (
+    tables.devices,
+    tables.firmware,
+    tables.batches,
+    tables.tasks,
+)
 
 
 class Registry:
     """
-    store: opened, read once here into books; files: where firmware files go; key: signs what is
-    uploaded, None = nothing is signed here.
+    files: where firmware files go; key: signs what is uploaded, None = nothing is signed here. Its
+    calls may be made from any thread.
     """
 
-    def __init__(self, store: Store, books: Books, files: Files, key: PrivateKey | None = None):
-        self._store, self._books, self._files, self._key = store, books, files, key
-        self._products = {product.key: product for product in store.load(Product)}
-        for kind in (Device, Firmware, model.Batch, model.Task):
-            for record in store.load(kind):
-                books.enter(record)
-        self._uploading = asyncio.Lock()
+    def __init__(self, store: Store, files: Files, key: PrivateKey | None = None):
+        self._store, self._files, self._key = store, files, key
+
+    # Products
 
     def add_product(self, key: str = "", name: str = "", signed: bool = False) -> str:
         """
@@ -42,11 +48,12 @@ class Registry:
         Returns its key. Raises PlatformError.
         """
         key = model.check_id(key or "p" + secrets.token_hex(5), "product key")
-        if key in self._products:
-            raise PlatformError(f"product {key} exists already")
-        product = Product(key, name or key, signed)
-        self._store.save([product])
-        self._products[key] = product
+        name = model.check_name(name or key[: model.NAME_MAX], "product name")
+        try:
+            with self._store.begin() as tx:
+                tx.insert([Product(key, name, signed)])
+        except IntegrityError as error:
+            raise PlatformError(f"product {key} exists already") from error
         return key
 
     def require_signed(self, key: str):
@@ -54,38 +61,85 @@ class Registry:
         From now on nothing but signed firmware is published for this product. Raises
         PlatformError, also while a batch with another one is In Progress.
         """
-        product = self._product(key)
-        for batch in self._books.batches.values():
-            firmware = self._books.firmware[batch.firmware]
-            unsigned = firmware.product == key and not firmware.signature
-            if unsigned and not self._books.at_rest(batch):
-                raise PlatformError(
-                    f"batch {batch.id} runs with firmware that is not signed: abort it first"
-                )
-        product.signed = True
-        self._store.save([product])
-
-    def check_published(self, firmware: Firmware):
-        """Raises PlatformError when this one may not be published for its product."""
-        if self._product(firmware.product).signed and not firmware.signature:
-            raise PlatformError(
-                f"firmware {firmware.name} is not signed, and product {firmware.product} takes "
-                "signed firmware alone: upload it again with --manifest, or serve --signing-key"
+        with self._store.begin() as tx:
+            product = _product(tx, key, lock=True)
+            query = (
+                sa.select(_tasks.c.batch)
+                .join(_batches, _batches.c.id == _tasks.c.batch)
+                .join(_firmware, _firmware.c.id == _batches.c.firmware)
+                .where(_firmware.c.product == key, _firmware.c.signature == "")
+                .where(_tasks.c.status.not_in(AT_REST))
+                .limit(1)
             )
+            batch = tx.scalar(query)
+            if batch is not None:
+                raise PlatformError(
+                    f"batch {batch} runs with firmware that is not signed: abort it first"
+                )
+            product.signed = True
+            tx.update([product])
+
+    def products(self) -> list[dict]:
+        with self._store.begin() as tx:
+            return [asdict(product) for product in tx.find(Product)]
+
+    # Devices
 
     def add_device(self, product: str, identifier: str, name: str = "") -> str:
         """A new device. Returns its secret. Raises PlatformError."""
-        self._product(product)
         model.check_id(identifier, "identifier")
-        if any(device.identifier == identifier for device in self._books.devices.values()):
-            # It is the MQTT client id, by which a broker knows one client.
-            raise PlatformError(f"device {identifier} exists already")
-        device = Device(product, identifier, secrets.token_hex(16), name or identifier)
-        self._store.save([device])
-        self._books.enter(device)
+        name = model.check_name(name or identifier[: model.NAME_MAX], "device name")
+        device = Device(product, identifier, secrets.token_hex(16), name)
+        try:
+            with self._store.begin() as tx:
+                _product(tx, product)
+                tx.insert([device])
+        except IntegrityError as error:
+            # Of another product too: it is the MQTT client id, by which a broker knows one client.
+            raise PlatformError(f"device {identifier} exists already") from error
         return device.secret
 
-    async def upload(
+    def devices(
+        self, product: str = "", secrets: bool = False, after: str = "", limit: int = PAGE
+    ) -> list[dict]:
+        """
+        By their identifiers. product: "" = all; secrets: with their secrets; after: behind that
+        identifier.
+        """
+        where = [_devices.c.identifier > after]
+        if product:
+            where.append(_devices.c.product == product)
+        with self._store.begin() as tx:
+            found = tx.find(Device, *where, order=[_devices.c.identifier], limit=min(limit, PAGE))
+        rows = [asdict(device) for device in found]
+        return rows if secrets else [_without_secret(row) for row in rows]
+
+    def device(self, identifier: str) -> dict:
+        """Without its secret. Raises PlatformError."""
+        with self._store.begin() as tx:
+            return _without_secret(asdict(find_device(tx, identifier)))
+
+    def may_log_in(self, client_id: str, user: str, password: str) -> bool:
+        """The login of a device, see docs/protocol.md."""
+        product, _, identifier = user.partition("&")
+        with self._store.begin() as tx:
+            device = tx.get(Device, product, identifier)
+        return device is not None and client_id == identifier and same(password, device.secret)
+
+    # Firmware
+
+    def firmware(self, product: str = "") -> list[dict]:
+        """product: "" = all."""
+        where = [_firmware.c.product == product] if product else []
+        with self._store.begin() as tx:
+            return [asdict(item) for item in tx.find(Firmware, *where)]
+
+    def find_firmware(self, firmware: int | str) -> Firmware:
+        """By id or name. Raises PlatformError when there is none."""
+        with self._store.begin() as tx:
+            return find_firmware(tx, firmware)
+
+    def upload(
         self,
         product: str,
         path,
@@ -104,84 +158,46 @@ class Registry:
         Returns its id. Raises PlatformError.
         """
         path = Path(path)
-        async with self._uploading:
-            self._product(product)
-            name = name or f"{product}-{version}"[: model.NAME_MAX]
-            self._check_firmware(product, version, name)
-            file = model.check_file(file or path.name)
-            number = max(self._books.firmware, default=0) + 1
-            target = self._files.path(number, file)
-            try:
-                found = await asyncio.to_thread(_take_in, path, target)
-                firmware = Firmware(
-                    number, product, name, version, file, found.size, found.md5, time.time()
-                )
-                await asyncio.to_thread(self._sign, firmware, found, target, signed, board)
-            except OSError as error:
-                shutil.rmtree(target.parent, ignore_errors=True)
-                raise PlatformError(f"{path}: {error.strerror or error}") from error
-            except (SignError, PlatformError) as error:
-                shutil.rmtree(target.parent, ignore_errors=True)
-                raise PlatformError(str(error)) from error
-            self._store.save([firmware])
-            self._books.enter(firmware)
+        name = model.check_name(name or f"{product}-{version}"[: model.NAME_MAX], "firmware name")
+        file = model.check_file(file or path.name)
+        if not wire.is_version(version):
+            raise PlatformError(f"version {version!r}: 1 to 100 of A-Z a-z 0-9 . _ - are possible")
+        with self._store.begin() as tx:  # before the work, and once more with the product locked
+            self._check_room(tx, product, name)
+        coming = self._files.folder / f"coming-{secrets.token_hex(8)}"
+        try:
+            found = _take_in(path, coming / file)
+            with self._store.begin() as tx:
+                self._check_room(tx, product, name)
+                about = found.size, found.md5, time.time()
+                firmware = Firmware(0, product, name, version, file, *about)
+                self._sign(tx, firmware, found, coming / file, signed, board)
+                number = tx.insert_numbered(firmware)
+                target = self._files.folder / str(number)
+                shutil.rmtree(target, ignore_errors=True)  # of one that came to nothing
+                coming.rename(target)
             return number
+        except OSError as error:
+            raise PlatformError(f"{path}: {error.strerror or error}") from error
+        except SignError as error:
+            raise PlatformError(str(error)) from error
+        except IntegrityError as error:
+            raise PlatformError(f"firmware {name} exists already: choose another name") from error
+        finally:
+            shutil.rmtree(coming, ignore_errors=True)
 
-    def products(self) -> list[dict]:
-        return [asdict(product) for product in self._products.values()]
+    def _check_room(self, tx, product, name):
+        # The lock makes numbers and sequences of one product follow each other.
+        _product(tx, product, lock=True)
+        if tx.count(Firmware, _firmware.c.name == name):
+            raise PlatformError(f"firmware {name} exists already: choose another name")
+        if tx.count(Firmware, _firmware.c.product == product) >= model.FILES_MAX:
+            raise PlatformError(
+                f"product {product} has {model.FILES_MAX} firmware files, the most possible"
+            )
 
-    def devices(self, product: str = "", secrets: bool = False) -> list[dict]:
-        """product: "" = all; secrets: with their secrets."""
-        rows = [
-            asdict(device)
-            for device in self._books.devices.values()
-            if product in ("", device.product)
-        ]
-        return (
-            rows if secrets else [{k: v for k, v in row.items() if k != "secret"} for row in rows]
-        )
-
-    def firmware(self, product: str = "") -> list[dict]:
-        """product: "" = all."""
-        return [
-            asdict(item) for item in self._books.firmware.values() if product in ("", item.product)
-        ]
-
-    def find_device(self, identifier: str) -> Device:
-        """Raises PlatformError when there is none."""
-        for device in self._books.devices.values():
-            if device.identifier == identifier:
-                return device
-        raise PlatformError(f"no device {identifier}")
-
-    def find_devices(self, product: str, identifiers: list[str] | None) -> list[Device]:
-        """
-        Those of one product, None = all of it. Raises PlatformError when one is unknown or of
-        another product.
-        """
-        if identifiers is None:
-            return [item for item in self._books.devices.values() if item.product == product]
-        found = [self.find_device(identifier) for identifier in dict.fromkeys(identifiers)]
-        for device in found:
-            if device.product != product:
-                raise PlatformError(f"device {device.identifier} is not of product {product}")
-        return found
-
-    def may_log_in(self, client_id: str, user: str, password: str) -> bool:
-        """The login of a device, see docs/protocol.md."""
-        product, _, identifier = user.partition("&")
-        device = self._books.devices.get((product, identifier))
-        return device is not None and client_id == identifier and same(password, device.secret)
-
-    def find_firmware(self, firmware: int | str) -> Firmware:
-        """By id or name. Raises PlatformError when there is none."""
-        for item in self._books.firmware.values():
-            if firmware in (item.id, item.name, str(item.id)):
-                return item
-        raise PlatformError(f"no firmware {firmware}")
-
-    def _sign(self, firmware, found, path, signed, board):
-        # Fills in manifest, signature and sequence, in a thread. Raises SignError, PlatformError.
+    def _sign(self, tx, firmware, found, path, signed, board):
+        # Fills in manifest, signature and sequence. Raises SignError.
         if signed:
             manifest = Manifest.parse(signed.manifest)
             manifest.check(found)
@@ -191,10 +207,8 @@ class Registry:
             if board and board != manifest.board:
                 raise SignError(f"the manifest is for board {manifest.board}")
         elif self._key:
-            others = self._books.firmware.values()
-            sequence = max(
-                (item.sequence for item in others if item.product == firmware.product), default=0
-            )
+            highest = sa.select(sa.func.max(_firmware.c.sequence))
+            sequence = tx.scalar(highest.where(_firmware.c.product == firmware.product)) or 0
             manifest = Manifest(
                 firmware.product,
                 board or board_of(path),
@@ -210,41 +224,72 @@ class Registry:
         firmware.manifest, firmware.signature = signed
         firmware.sequence = manifest.sequence
 
-    def _product(self, key) -> Product:
-        if key not in self._products:
-            raise PlatformError(f"no product {key}")
-        return self._products[key]
 
-    def _check_firmware(self, product, version, name):
-        if not wire.is_version(version):
-            raise PlatformError(f"version {version!r}: 1 to 100 of A-Z a-z 0-9 . _ - are possible")
-        if not 1 <= len(name) <= model.NAME_MAX or not name.isprintable():
-            raise PlatformError(
-                f"firmware name {name!r}: 1 to {model.NAME_MAX} characters are possible"
-            )
-        if any(item.name == name for item in self._books.firmware.values()):
-            raise PlatformError(f"firmware {name} exists already: choose another name")
-        if len(self.firmware(product)) >= model.FILES_MAX:
-            raise PlatformError(
-                f"product {product} has {model.FILES_MAX} firmware files, the most possible"
-            )
+def find_device(tx: Transaction, identifier: str) -> Device:
+    """Raises NotFound."""
+    for device in tx.find(Device, _devices.c.identifier == identifier):
+        return device
+    raise NotFound(f"no device {identifier}")
+
+
+def find_devices(tx: Transaction, product: str, identifiers: list[str] | None) -> list[Device]:
+    """
+    Those of one product, None = all of it; locked. Raises PlatformError when one is unknown or of
+    another product.
+    """
+    if identifiers is None:
+        return tx.find(Device, _devices.c.product == product, lock=True)
+    found = tx.devices_named(identifiers)
+    missing = sorted(set(identifiers) - {device.identifier for device in found})
+    if missing:
+        raise NotFound(f"no device {missing[0]}")
+    for device in found:
+        if device.product != product:
+            raise PlatformError(f"device {device.identifier} is not of product {product}")
+    return found
+
+
+def find_firmware(tx: Transaction, firmware: int | str) -> Firmware:
+    """By id or name. Raises NotFound."""
+    text = str(firmware)
+    where = _firmware.c.name == text
+    if text.isascii() and text.isdecimal() and len(text) < 19:
+        where |= _firmware.c.id == int(text)
+    for item in tx.find(Firmware, where):
+        return item
+    raise NotFound(f"no firmware {firmware}")
+
+
+def check_published(tx: Transaction, firmware: Firmware):
+    """Raises PlatformError when this one may not be published for its product."""
+    if _product(tx, firmware.product).signed and not firmware.signature:
+        raise PlatformError(
+            f"firmware {firmware.name} is not signed, and product {firmware.product} takes "
+            "signed firmware alone: upload it again with --manifest, or serve --signing-key"
+        )
+
+
+def _product(tx, key, lock=False) -> Product:
+    found = tx.get(Product, key, lock=lock)
+    if found is None:
+        raise NotFound(f"no product {key}")
+    return found
+
+
+def _without_secret(row):
+    return {key: value for key, value in row.items() if key != "secret"}
 
 
 def _take_in(path, target):
-    # Copies the file, in a thread. Returns its Digests.
+    # Copies the file. Returns its Digests.
     size = 0
-    shutil.rmtree(target.parent, ignore_errors=True)  # what an upload that was cut left behind
     target.parent.mkdir(parents=True)
-    try:
-        with path.open("rb") as source, target.open("wb") as copy:
-            while chunk := source.read(_CHUNK):
-                size += len(chunk)
-                if size > model.FILE_MAX:
-                    raise PlatformError(f"{path.name} is longer than {model.FILE_MAX} bytes")
-                copy.write(chunk)
-        if not size:
-            raise PlatformError(f"{path.name} is empty")
-    except BaseException:
-        shutil.rmtree(target.parent, ignore_errors=True)
-        raise
+    with path.open("rb") as source, target.open("wb") as copy:
+        while chunk := source.read(_CHUNK):
+            size += len(chunk)
+            if size > model.FILE_MAX:
+                raise PlatformError(f"{path.name} is longer than {model.FILE_MAX} bytes")
+            copy.write(chunk)
+    if not size:
+        raise PlatformError(f"{path.name} is empty")
     return digests(target)

@@ -1,51 +1,54 @@
 """
-The platform put together: store, logic, broker, MQTT client, file server and API, in one event
-loop.
+The platform put together: store, logic, broker, MQTT client, file server, API and console.
+
+One event loop has the embedded broker and the web server, the engine a thread of its own.
 """
 
 import asyncio
 import json
-import logging
 import os
 import secrets
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 
-from aiohttp import web
-
-from tools.platform import api, course, files, link
+from tools.platform import course, files, link, rights
+from tools.platform.access import Access
 from tools.platform.broker import Broker
 from tools.platform.client import API_FILE
-from tools.platform.engine import Engine
-from tools.platform.logic import Upgrades
-from tools.platform.model import Firmware, PlatformError, same
+from tools.platform.engine import EVENTS_MAX, Engine
+from tools.platform.model import Firmware, Key, PlatformError, check_id, same
 from tools.platform.registry import Registry
 from tools.platform.store import Store
+from tools.platform.urls import Signer
 from tools.sign.keys import load_private
 from tools.sign.manifest import SignError
 
 _START_S = 10.0
 _TICK_S = 0.5
+_SEND_BUFFER = 8 * 1024  # bytes, when downloads have a brake: else "sent" is far ahead of a cut
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses: one of this machine
-_log = logging.getLogger(__name__)
 
 
 class Platform:
     """
-    The local platform; what it can do is in its `engine` and `registry`, which are there when it
-    has started.
+    The platform; what it can do is in its `engine`, `registry` and `access`, which are there when
+    it has started.
 
     folder: keeps everything, made when it is missing; host: where to listen; mqtt_port, http_port:
     0 = any free one; broker: mqtt://host:port of a broker outside, None = the embedded one;
     throttle: bytes a second for each download, None = no brake; public_url: how devices reach the
-    file server, None = as it listens; reply_s: the time for a reply to a command; signing_key: the
-    file of the private key that signs what is uploaded, None = nothing is signed here.
-    Raises PlatformError for a broker, URL or key that is none.
+    files, None = as it listens; reply_s: the time for a reply to a command; signing_key: the
+    file of the private key that signs what is uploaded, None = nothing is signed here; database:
+    URL of a PostgreSQL, None = SQLite in the folder; worker: name of this one among those that
+    share data base and broker; events: lines of logs that are kept.
+    Raises PlatformError for a broker, URL, data base or key that is none.
     """
 
     engine: Engine
     registry: Registry
+    access: Access
 
     def __init__(
         self,
@@ -58,6 +61,9 @@ class Platform:
         public_url: str | None = None,
         reply_s: float = course.REPLY_S,
         signing_key: Path | None = None,
+        database: str | None = None,
+        worker: str = "1",
+        events: int = EVENTS_MAX,
     ):
         if public_url and not public_url.startswith(("http://", "https://")):
             raise PlatformError(f"URL {public_url!r}: it begins with http:// or https://")
@@ -67,14 +73,15 @@ class Platform:
         self.token = secrets.token_hex(16)  # of the API
         self.files = files.Files(self.folder / "firmware", throttle)
         self._outside = link.address_of(broker) if broker else None
-        self._reply_s = reply_s
+        self._reply_s, self._database, self._events = reply_s, database, events
+        self._worker = check_id(worker, "worker")
         try:
             self._key = load_private(Path(signing_key)) if signing_key else None
         except (OSError, SignError) as error:
             raise PlatformError(f"cannot sign: {error}") from error
         # Nobody else may be the platform: also its client id is a secret.
         self._login = "platform-" + secrets.token_hex(8), "platform", secrets.token_hex(16)
-        self._store = self._broker = self._link = self._runner = self._ticking = None
+        self._store = self._broker = self._link = self._server = None
 
     async def start(self):
         """
@@ -83,10 +90,14 @@ class Platform:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._store = Store(self.folder / "platform.db")
-            upgrades = Upgrades(self.url_of, self._reply_s)
-            self.registry = Registry(self._store, upgrades.books, self.files, self._key)
-            self.engine = Engine(upgrades, self.registry, self._store)
+            self._store = Store(self.folder, self._database)
+            with self._store.begin() as tx:
+                self._signer = Signer(tx.setting("url_key", secrets.token_hex(32)))
+            self.files.signer = self._signer
+            self.registry = Registry(self._store, self.files, self._key)
+            self.access = Access(self._store)
+            tick_s = min(_TICK_S, self._reply_s / 4)
+            self.engine = Engine(self._store, self._url_of, self._reply_s, tick_s, self._events)
             await self._start_http()
             await self._start_mqtt()
             self._write_api_file()
@@ -96,76 +107,78 @@ class Platform:
         except BaseException:
             await self.stop()
             raise
-        self._ticking = asyncio.create_task(self._tick(min(_TICK_S, self._reply_s / 4)))
 
     async def stop(self):
         """Twice is harmless."""
         if self._store:  # so the folder is ours
             with suppress(FileNotFoundError):
                 (self.folder / API_FILE).unlink()
-        if self._ticking:
-            self._ticking.cancel()
-            await asyncio.wait([self._ticking])
+            if hasattr(self, "engine"):
+                await asyncio.to_thread(self.engine.stop)
         if self._link:
-            await self._link.stop()
+            await asyncio.to_thread(self._link.stop)
         if self._broker:
             await self._broker.stop()
-        if self._runner:
-            await self._runner.cleanup()
+        if self._server:
+            await self._server.stop()
         if self._store:
             self._store.close()
-        self._store = self._broker = self._link = self._runner = self._ticking = None
+        self._store = self._broker = self._link = self._server = None
 
     def publish(self, topic: str, payload: str | bytes, retain: bool = False):
         """Any message to any topic, past the logic: for tests of devices."""
         self._link.publish(topic, payload, retain)
 
-    def url_of(self, firmware: Firmware) -> str:
-        """Where devices fetch it."""
+    def url_of(self, firmware: Firmware, device: str, seconds: float) -> str:
+        """Where that device may fetch it, for so long."""
+        return self._url_of(firmware, ("", device), time.time() + seconds)
+
+    def _url_of(self, firmware: Firmware, key: Key, until: float) -> str:
         base = self.public_url or f"http://{_far(self.host)}:{self.http_port}"
-        return f"{base.rstrip('/')}/firmware/{firmware.id}/{firmware.file}"
+        return self._signer.url(base, firmware, key, until)
 
     async def _start_http(self):
-        app = web.Application()
-        self.files.add_routes(app)
-        api.add_routes(app, self)
-        # A download that runs when the platform stops does not hold it up.
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
+        from tools.platform import web  # FastAPI takes its time, and not all need it
+
         sock = socket.create_server((self.host, self.http_port))
+        if self.files.throttle:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self.http_port = sock.getsockname()[1]
-        await web.SockSite(self._runner, sock).start()
+        self._server = web.Server(web.application(self), sock)
+        await self._server.start()
 
     async def _start_mqtt(self):
         client_id, user, password = self._login
-        if self._outside:
+        outside = self._outside is not None
+        if outside:
             address = self._outside
-            client_id = self._store.setting("client_id", client_id)
+            with self._store.begin() as tx:
+                client_id = tx.setting("client_id", client_id)
+            if self._store.shared:
+                client_id += "-" + self._worker
         else:
-            self._broker = Broker(self.host, self.mqtt_port, self._may_log_in)
+            self._broker = Broker(self.host, self.mqtt_port, self._may_log_in, self._may_use)
             await self._broker.start()
             address = link.Address(_near(self.host), self._broker.port, user, password)
         self.mqtt_port = address.port
         engine = self.engine
-        lasting = self._outside is not None  # the embedded broker keeps nothing
-        self._link = link.Link(address, client_id, lasting, engine.received, engine.link_changed)
-        engine.link = self._link
+        # The embedded broker keeps nothing, and has one platform.
+        shared = outside and self._store.shared
+        self._link = engine.link = link.Link(
+            address, client_id, outside, shared, engine.received, engine.link_changed
+        )
+        engine.start()
         self._link.start()
         if self._broker:
-            await engine.until(lambda: engine.connected, _START_S)
+            await asyncio.to_thread(engine.until, lambda: engine.connected, _START_S)
 
     def _may_log_in(self, client_id, user, password):
         if client_id == self._login[0]:
             return user == self._login[1] and same(password, self._login[2])
         return self.registry.may_log_in(client_id, user, password)
 
-    async def _tick(self, seconds):
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                self.engine.tick()
-            except Exception:  # a full disk, say; whoever waits is asked again
-                _log.exception("tick")
+    def _may_use(self, client_id, user, topic):
+        return client_id == self._login[0] or rights.may(user, topic)
 
     def _write_api_file(self):
         url = f"http://{_near(self.host)}:{self.http_port}/api/"

@@ -1,206 +1,425 @@
 """
-The store: what must survive a restart of the platform, in one SQLite file of the platform's
-folder.
+The store: what must survive a restart of the platform, in SQLite or PostgreSQL. Knows records, no
+rules.
 
-One process owns it (the file is locked while the platform runs), one thread uses it. Knows
-records, no rules.
+All happens in transactions, from any thread. SQLite has one at a time. PostgreSQL has many, also
+of other workers, so what one changes it has locked: devices, then tasks, each in the order of
+their keys, so that no two wait for each other.
 """
 
-from collections.abc import Iterable
+import fcntl
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
 
-from tools.platform.model import Batch, Device, Firmware, Key, PlatformError, Product, Task
+from tools.platform import migrations, tables
+from tools.platform.books import Books, UrlOf
+from tools.platform.course import WAITS_FOR_DEVICE, tells_of_firmware
+from tools.platform.model import TO_BE_PUSHED, Batch, Device, Firmware, Key, PlatformError, Task
+from tools.platform.rollout import Counts
 
-EVENTS_MAX = 100_000  # the oldest go when the platform starts
+_LOCK_FILE = "platform.lock"
+_BUSY_S = 10.0  # for a lock of SQLite that somebody else holds
+_POOL = 10  # connections to PostgreSQL
+_KEYS_MAX = 500  # in one query
+_MIGRATION_LOCK = 7_060_315  # of PostgreSQL, for one worker at a time: any number
 
-_meta = sa.MetaData()
-_text, _number, _time = sa.Text, sa.Integer, sa.Float
-
-
-def _column(name, kind, *more, **options):
-    options.setdefault("nullable", False)
-    return sa.Column(name, kind, *more, **options)
-
-
-_products = sa.Table(
-    "products",
-    _meta,
-    _column("key", _text, primary_key=True),
-    _column("name", _text),
-    _column("signed", sa.Boolean, server_default=sa.text("0")),
+_tasks, _devices, _batches, _events = (
+    tables.tasks,
+    tables.devices,
+    tables.batches,
+    tables.events,
 )
-_devices = sa.Table(
-    "devices",
-    _meta,
-    _column("product", _text, sa.ForeignKey("products.key"), primary_key=True),
-    # The MQTT client id is the identifier alone, so two products cannot share one.
-    _column("identifier", _text, primary_key=True, unique=True),
-    _column("secret", _text),
-    _column("name", _text),
-    _column("version", _text),
-    _column("seen", _time, nullable=True),
-)
-_firmware = sa.Table(
-    "firmware",
-    _meta,
-    _column("id", _number, primary_key=True),
-    _column("product", _text, sa.ForeignKey("products.key")),
-    _column("name", _text, unique=True),
-    _column("version", _text),
-    _column("file", _text),
-    _column("size", _number),
-    _column("sign", _text),
-    _column("uploaded", _time),
-    _column("manifest", _text, server_default=""),
-    _column("signature", _text, server_default=""),
-    _column("sequence", _number, server_default=sa.text("0")),
-)
-_batches = sa.Table(
-    "batches",
-    _meta,
-    _column("id", _number, primary_key=True),
-    _column("firmware", _number, sa.ForeignKey("firmware.id")),
-    _column("policy", _text),
-    _column("timeout_s", _time),
-    _column("retries", _number),
-    _column("interval_s", _time),
-    _column("created", _time),
-    _column("ends", _time),
-    _column("token", _text),
-    _column("aborted", sa.Boolean),
-)
-_tasks = sa.Table(
-    "tasks",
-    _meta,
-    _column("batch", _number, sa.ForeignKey("batches.id"), primary_key=True),
-    _column("product", _text, primary_key=True),
-    _column("identifier", _text, primary_key=True),
-    _column("status", _text),
-    _column("progress", _number),
-    _column("remark", _text),
-    _column("code", _number, nullable=True),
-    _column("message", _text),
-    _column("attempt", _number),
-    _column("due", _time, nullable=True),
-    _column("asked", _text),
-    _column("outcome", _text),
-    sa.ForeignKeyConstraint(["product", "identifier"], ["devices.product", "devices.identifier"]),
-)
-_events = sa.Table(
-    "events",
-    _meta,
-    _column("id", _number, primary_key=True),
-    _column("time", _time),
-    _column("product", _text),
-    _column("identifier", _text),
-    _column("batch", _number, nullable=True),
-    _column("kind", _text),
-    _column("text", _text),
-    sa.Index("events_of_device", "product", "identifier", "id"),
-)
-_settings = sa.Table(
-    "settings", _meta, _column("key", _text, primary_key=True), _column("value", _text)
-)
-_TABLES = {
-    Product: _products,
-    Device: _devices,
-    Firmware: _firmware,
-    Batch: _batches,
-    Task: _tasks,
-}
 
 
 class Store:
     """
-    path: of the SQLite file; made when it is missing. Raises PlatformError when another process
-    has it open.
+    folder: keeps the SQLite file, and says who owns it; url: SQLAlchemy's, of PostgreSQL, None =
+    SQLite in the folder. Raises PlatformError when another process has that folder's SQLite file,
+    or the data base cannot be reached.
     """
 
-    def __init__(self, path: Path):
-        path.touch(mode=0o600)  # device secrets are in it
-        self._engine = sa.create_engine(
-            f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": 0.2}
-        )
-        self._connection = self._engine.connect()
+    def __init__(self, folder: Path, url: str | None = None):
+        self._lock_file = None if url else _own(folder / _LOCK_FILE)
+        path = folder / "platform.db"
+        if not url:
+            path.touch(mode=0o600)  # device secrets are in it
         try:
-            for pragma in (
-                "foreign_keys=ON",
-                "locking_mode=EXCLUSIVE",  # one owner; the lock ends with its process
-                "journal_mode=WAL",
-                "synchronous=NORMAL",  # a power cut may lose the last moment, never the file
-            ):
-                self._connection.exec_driver_sql(f"PRAGMA {pragma}")
-            _meta.create_all(self._connection)
-            self._add_columns()
-            last = sa.select(sa.func.max(_events.c.id)).scalar_subquery()
-            self._connection.execute(sa.delete(_events).where(_events.c.id <= last - EVENTS_MAX))
-            self._connection.commit()
-        except sa.exc.OperationalError as error:
+            parsed = sa.make_url(url or f"sqlite:///{path}")
+            self._lite = parsed.get_backend_name() == "sqlite"
+            self._engine = _lite_engine(parsed) if self._lite else _engine(parsed)
+        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             self.close()
             raise PlatformError(
-                f"{path}: {error.orig} (does another platform run on it?)"
+                f"data base {_shown(url)!r}: it looks like postgresql+psycopg://user@host/name"
             ) from error
+        self._one = threading.RLock() if self._lite else nullcontext()
+        try:
+            with self._one, self._engine.begin() as connection:
+                if not self._lite:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+                migrations.upgrade(connection)
+        except sa.exc.SQLAlchemyError as error:
+            self.close()
+            cause = getattr(error, "orig", None) or error
+            raise PlatformError(f"data base {_shown(url or str(path))}: {cause}") from error
+        except PlatformError:
+            self.close()
+            raise
+
+    @property
+    def shared(self) -> bool:
+        """True when other workers may use the same data base."""
+        return not self._lite
 
     def close(self):
-        self._connection.close()
-        self._engine.dispose()
+        if hasattr(self, "_engine"):
+            self._engine.dispose()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
 
-    def _add_columns(self):
-        # Those that a file of an earlier release does not have; each has a default.
-        look = sa.inspect(self._connection)
-        for table in _meta.sorted_tables:
-            there = {column["name"] for column in look.get_columns(table.name)}
-            for column in table.columns:
-                if column.name not in there:
-                    words = sa.schema.CreateColumn(column).compile(self._engine)
-                    self._connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD {words}")
+    @contextmanager
+    def begin(self) -> Iterator["Transaction"]:
+        """A transaction: all of it, or when the block raises, nothing."""
+        with self._one, self._engine.begin() as connection:
+            yield Transaction(connection, self._lite)
 
-    def load(self, kind: type) -> list:
+
+class Transaction:
+    """What can be done in one. Records that it gives are copies."""
+
+    def __init__(self, connection: sa.Connection, lite: bool):
+        self._connection, self._lite = connection, lite
+
+    # Records
+
+    def find(
+        self,
+        kind: type,
+        *where,
+        order: Iterable = (),
+        limit: int | None = None,
+        lock: bool = False,
+        skip_locked: bool = False,
+    ) -> list:
         """
-        All records of that class, in the order of their keys (batches before their tasks is the
-        caller's).
+        Records of that class. where: conditions on tables.OF[kind]; order: default its primary
+        key; lock: nobody else changes them until the end of the transaction.
         """
-        table = _TABLES[kind]
-        names = [field.name for field in fields(kind)]
-        query = sa.select(*(table.c[name] for name in names)).order_by(*table.primary_key)
-        with self._connection.begin():
-            return [kind(*row) for row in self._connection.execute(query)]
+        table = tables.OF[kind]
+        query = sa.select(*(table.c[field.name] for field in fields(kind))).where(*where)
+        query = query.order_by(*(order or table.primary_key)).limit(limit)
+        if lock:
+            query = query.with_for_update(skip_locked=skip_locked)
+        return [kind(*row) for row in self._connection.execute(query)]
 
-    def save(self, records: Iterable[object], events: Iterable[dict] = ()):
-        """Records (by their primary keys) and lines of the log, all or nothing."""
-        with self._connection.begin():
-            for record in records:
-                table, values = _TABLES[type(record)], asdict(record)
-                same = sa.and_(*(column == values[column.name] for column in table.primary_key))
-                if not self._connection.execute(
-                    sa.update(table).where(same).values(values)
-                ).rowcount:
-                    self._connection.execute(sa.insert(table).values(values))
-            events = list(events)
-            if events:
-                self._connection.execute(sa.insert(_events), events)
+    def get(self, kind: type, *key, lock: bool = False) -> object | None:
+        """The record with that primary key."""
+        columns = tables.OF[kind].primary_key
+        where = [column == value for column, value in zip(columns, key, strict=True)]
+        return next(iter(self.find(kind, *where, lock=lock)), None)
+
+    def insert(self, records: list) -> None:
+        """New ones, of one class. Raises sqlalchemy.exc.IntegrityError."""
+        if records:
+            table = tables.OF[type(records[0])]
+            self._connection.execute(sa.insert(table), [asdict(record) for record in records])
+
+    def insert_numbered(self, record) -> int:
+        """A new one, whose id the data base makes. Returns it, and sets it."""
+        values = asdict(record)
+        del values["id"]
+        made = self._connection.execute(sa.insert(tables.OF[type(record)]).values(values))
+        record.id = made.inserted_primary_key[0]
+        return record.id
+
+    def update(self, records: Iterable) -> None:
+        """Those that are there already."""
+        by_table: dict[sa.Table, list] = {}
+        for record in records:
+            by_table.setdefault(tables.OF[type(record)], []).append(asdict(record))
+        # In the order in which they are locked.
+        for table, rows in sorted(by_table.items(), key=lambda item: item[0].name):
+            keys = [column.name for column in table.primary_key]
+            rest = [column.name for column in table.columns if column.name not in keys]
+            query = (
+                sa.update(table)
+                .where(*(table.c[name] == sa.bindparam("key_" + name) for name in keys))
+                .values({name: sa.bindparam("new_" + name) for name in rest})
+            )
+            rows.sort(key=lambda row: [row[name] for name in keys])
+            self._connection.execute(
+                query,
+                [
+                    {"key_" + name: row[name] for name in keys}
+                    | {"new_" + name: row[name] for name in rest}
+                    for row in rows
+                ],
+            )
+
+    def delete(self, kind: type, *where) -> int:
+        """Returns how many there were."""
+        return self._connection.execute(sa.delete(tables.OF[kind]).where(*where)).rowcount
+
+    def count(self, kind: type, *where) -> int:
+        """How many there are."""
+        query = sa.select(sa.func.count()).select_from(tables.OF[kind]).where(*where)
+        return self._connection.execute(query).scalar_one()
+
+    def scalar(self, query: sa.Select) -> object | None:
+        """The first column of its first row."""
+        return self._connection.execute(query).scalar()
 
     def setting(self, key: str, default: str) -> str:
         """The value of a setting; stores the default when it has none yet."""
-        with self._connection.begin():
-            query = sa.select(_settings.c.value).where(_settings.c.key == key)
-            value = self._connection.execute(query).scalar()
-            if value is None:
-                value = default
-                self._connection.execute(sa.insert(_settings).values(key=key, value=value))
-            return value
+        table = tables.settings
+        query = sa.select(table.c.value).where(table.c.key == key)
+        value = self._connection.execute(query).scalar()
+        if value is None:
+            try:
+                with self._connection.begin_nested():
+                    self._connection.execute(sa.insert(table).values(key=key, value=default))
+                return default
+            except sa.exc.IntegrityError:  # another worker was first
+                value = self._connection.execute(query).scalar_one()
+        return value
 
-    def events(self, key: Key, most: int = 1000) -> list[dict]:
-        """The last lines of a device's log, oldest first: time, batch, kind, text."""
+    # The log of a device
+
+    def log(self, lines: list[dict]) -> None:
+        """lines: time, product, identifier, batch, kind, text."""
+        if lines:
+            self._connection.execute(sa.insert(_events), lines)
+
+    def events(self, key: Key, limit: int, before: int | None = None) -> list[dict]:
+        """
+        The last lines of a device's log, oldest first: id, time, batch, kind, text. before: those
+        with a smaller id.
+        """
         query = (
-            sa.select(_events.c["time", "batch", "kind", "text"])
+            sa.select(_events.c["id", "time", "batch", "kind", "text"])
             .where(_events.c.product == key[0], _events.c.identifier == key[1])
             .order_by(_events.c.id.desc())
-            .limit(most)
+            .limit(limit)
         )
-        with self._connection.begin():
-            return [dict(row) for row in self._connection.execute(query).mappings()][::-1]
+        if before is not None:
+            query = query.where(_events.c.id < before)
+        return [dict(row) for row in self._connection.execute(query).mappings()][::-1]
+
+    def forget_events(self, keep: int) -> int:
+        """Of all lines the newest stay. Returns how many went."""
+        newest = sa.select(sa.func.max(_events.c.id)).scalar_subquery()
+        return self._connection.execute(
+            sa.delete(_events).where(_events.c.id <= newest - keep)
+        ).rowcount
+
+    # Tasks
+
+    def tasks_of(self, keys: Iterable[Key], lock: bool = False) -> list[Task]:
+        """All of these devices, those of one oldest first."""
+        order = _tasks.c["product", "identifier", "batch"]
+        return self._by_keys(Task, keys, lock, order)
+
+    def live_tasks_of(self, product: str, devices: list[Device] | None) -> list[Task]:
+        """Not at rest; of these devices, None = of all of the product."""
+        live = _tasks.c.product == product, _tasks.c.due.is_not(None)
+        if devices is None:
+            return self.find(Task, *live)
+        names, found = sorted(device.identifier for device in devices), []
+        for at in range(0, len(names), _KEYS_MAX):
+            found += self.find(Task, *live, _tasks.c.identifier.in_(names[at : at + _KEYS_MAX]))
+        return found
+
+    def due(self, now: float, limit: int) -> list[Task]:
+        """Whose wait is over, but those that another worker is busy with; locked."""
+        return self.find(
+            Task,
+            _tasks.c.due <= now,
+            order=[_tasks.c.due],
+            limit=limit,
+            lock=True,
+            skip_locked=True,
+        )
+
+    def grant(self, until: float) -> None:
+        """Whoever is waited for is waited for until then at least."""
+        self._connection.execute(
+            sa.update(_tasks)
+            .where(_tasks.c.status.in_(WAITS_FOR_DEVICE), _tasks.c.due < until)
+            .values(due=until)
+        )
+
+    def statuses(self, batches: Iterable[int]) -> dict[int, dict[str, int]]:
+        """How many devices of each batch have each status."""
+        found: dict[int, dict[str, int]] = {number: {} for number in batches}
+        query = (
+            sa.select(_tasks.c.batch, _tasks.c.status, sa.func.count())
+            .where(_tasks.c.batch.in_(list(found)))
+            .group_by(_tasks.c.batch, _tasks.c.status)
+        )
+        for number, status, count in self._connection.execute(query):
+            found[number][status] = count
+        return found
+
+    def rows(
+        self,
+        batch: int,
+        limit: int,
+        after: str = "",
+        status: str = "",
+        names: list[str] | None = None,
+    ) -> list[tuple[Task, str]]:
+        """
+        Devices of a batch, by their identifiers, each with its version. after: behind that
+        identifier; status: "" = any; names: identifiers, None = all.
+        """
+        query = (
+            sa.select(*(_tasks.c[field.name] for field in fields(Task)), _devices.c.version)
+            .join(_devices)
+            .where(_tasks.c.batch == batch, _tasks.c.identifier > after)
+            .order_by(_tasks.c.identifier)
+            .limit(limit)
+        )
+        if status:
+            query = query.where(_tasks.c.status == status)
+        if names is not None:
+            query = query.where(_tasks.c.identifier.in_(names))
+        return [(Task(*row[:-1]), row[-1]) for row in self._connection.execute(query)]
+
+    def devices_named(self, identifiers: Iterable[str]) -> list[Device]:
+        """Locked. Unknown ones are left out."""
+        names, found = sorted(set(identifiers)), []
+        for at in range(0, len(names), _KEYS_MAX):
+            some = _devices.c.identifier.in_(names[at : at + _KEYS_MAX])
+            found += self.find(Device, some, lock=True)
+        return found
+
+    # Books
+
+    def ledger(self, url_of: UrlOf, keys: Iterable[Key]) -> "Ledger":
+        """The books about these devices, which are locked."""
+        ledger = Ledger(self, url_of)
+        keys = sorted(set(keys))
+        for device in self._by_keys(Device, keys, True, _devices.primary_key):
+            ledger.enter(device)
+        ledger.take_in(self.tasks_of(keys, lock=True))
+        return ledger
+
+    def _by_keys(self, kind, keys, lock, order):
+        table, keys, found = tables.OF[kind], sorted(set(keys)), []
+        columns = sa.tuple_(table.c.product, table.c.identifier)
+        for at in range(0, len(keys), _KEYS_MAX):
+            some = columns.in_(keys[at : at + _KEYS_MAX])
+            found += self.find(kind, some, order=order, lock=lock)
+        return found
+
+    def wave_counts(self, batch: Batch) -> Counts:
+        """How the open waves of a batch are doing."""
+        some = _tasks.c["status", "remark", "code"]
+        query = (
+            sa.select(*some, sa.func.count())
+            .where(_tasks.c.batch == batch.id, _tasks.c.wave <= batch.wave)
+            .group_by(*some)
+        )
+        counts = Counts(0, 0, 0)
+        for status, remark, code, number in self._connection.execute(query):
+            task = Task(batch.id, "", "", status, remark=remark, code=code)
+            counts.open += number
+            counts.at_rest += number * task.at_rest
+            counts.failed += number * tells_of_firmware(task)
+        return counts
+
+    def open_wave(self, batch: Batch, now: float) -> None:
+        """Its devices are due now."""
+        self._connection.execute(
+            sa.update(_tasks)
+            .where(
+                _tasks.c.batch == batch.id,
+                _tasks.c.wave == batch.wave,
+                _tasks.c.status == TO_BE_PUSHED,
+            )
+            .values(due=now)
+        )
+
+
+class Ledger(Books):
+    """Books that hold what one transaction needs, and ask it for what they do not hold."""
+
+    def __init__(self, transaction: Transaction, url_of: UrlOf):
+        super().__init__(url_of)
+        self._transaction = transaction
+
+    def take_in(self, tasks: list[Task]) -> None:
+        """With the batches and firmware that they are about."""
+        find = self._transaction.find
+        numbers = {task.batch for task in tasks} - set(self.batches)
+        for batch in find(Batch, _batches.c.id.in_(numbers)) if numbers else ():
+            self.enter(batch)
+        targets = {batch.firmware for batch in self.batches.values()} - set(self.firmware)
+        for item in find(Firmware, tables.firmware.c.id.in_(targets)) if targets else ():
+            self.enter(item)
+        for task in tasks:
+            self.enter(task)
+
+    def counts(self, batch: Batch) -> Counts:
+        return self._transaction.wave_counts(batch)
+
+    def open_wave(self, batch: Batch, now: float):
+        self._transaction.open_wave(batch, now)
+
+    def newest(self, product: str, version: str) -> Firmware | None:
+        table = tables.firmware
+        where = table.c.product == product, table.c.version == version
+        found = self._transaction.find(Firmware, *where, order=[table.c.id.desc()], limit=1)
+        return found[0] if found else None
+
+    def knows(self, key: Key) -> bool:
+        return key in self.devices or self._transaction.get(Device, *key) is not None
+
+
+def _engine(url):
+    return sa.create_engine(url, pool_size=_POOL, pool_pre_ping=True)
+
+
+def _lite_engine(url):
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_S})
+
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection, record):
+        connection.isolation_level = None  # sqlite3 would begin late, and by itself
+        for pragma in (
+            "foreign_keys=ON",
+            "journal_mode=WAL",
+            "synchronous=NORMAL",  # a power cut may lose the last moment, never the file
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begun(connection):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _own(path):
+    # The lock ends with its process, whatever ends it.
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        raise PlatformError(f"{path.parent}: another platform runs on it") from error
+    return file
+
+
+def _shown(url):
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return url

@@ -7,6 +7,7 @@ or the message is refused.
 """
 
 import json
+from collections.abc import Iterable
 
 from ota import protocol
 
@@ -29,7 +30,10 @@ STATUSES = (
 LATE = protocol._LATE
 ACCEPTING = (protocol._ACCEPTED, protocol._LATER)
 
+FROM_DEVICE = (UPGRADE_REPLY, PROGRESS, VERSION, GET)  # the names that a device publishes
+
 _VERSION_CHARACTERS = "._-"
+_CODE_MAX = 99_999  # ours have three digits
 
 
 class Malformed(Exception):
@@ -39,6 +43,11 @@ class Malformed(Exception):
 def topic(key: tuple[str, str], name: str) -> str:
     """key: product key and identifier, or "+" for any."""
     return protocol._PREFIX % key + name
+
+
+def own(key: Iterable[str]) -> str:
+    """What all topics of a device begin with. key: product key and identifier."""
+    return "/sys/" + "/".join(key) + "/"
 
 
 def read(payload: bytes) -> tuple[str, int | None, dict]:
@@ -51,8 +60,10 @@ def read(payload: bytes) -> tuple[str, int | None, dict]:
     except protocol.OTAError as error:
         raise Malformed from error
     data = {} if data is None else data
-    if type(data) is not dict or not (code is None or type(code) is int):
+    if type(data) is not dict or printable(msg_id) != msg_id:
         raise Malformed
+    if code is not None:
+        checked(code)
     return msg_id, code, {key.strip(): value for key, value in data.items()}
 
 
@@ -67,14 +78,26 @@ def not_existed(msg_id: str, version: str) -> str:
     return json.dumps({"msgId": msg_id, "code": 404, "message": message})
 
 
+def checked(code: object) -> int:
+    """A code that one of ours could be. Raises Malformed."""
+    if type(code) is not int or not 0 <= code <= _CODE_MAX:
+        raise Malformed
+    return code
+
+
 def word(data: dict, key: str) -> str:
     """
     An enumerated value or a name, that comes with stray spaces in the guidance. Raises Malformed.
     """
     value = data.get(key)
-    if type(value) is not str:
+    if type(value) is not str or printable(value) != value:
         raise Malformed
     return value.strip()
+
+
+def printable(text: str) -> str:
+    """The text with ? for what neither people nor data bases can read."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def is_version(text: str) -> bool:

@@ -1,0 +1,185 @@
+"""
+Who may use console and API: operators with passwords and sessions, programs with tokens.
+
+Nothing that opens a door is stored as it is: a password as its argon2 hash (pwdlib), a cookie and
+a token, which are long and random, as their SHA-256.
+"""
+
+import hashlib
+import secrets
+import threading
+import time
+from collections import deque
+
+from pwdlib import PasswordHash
+from sqlalchemy.exc import IntegrityError
+
+from tools.platform import tables
+from tools.platform.model import NotFound, Operator, PlatformError, Session, Token, check_id, same
+from tools.platform.store import Store
+
+SESSION_S = 8 * 3600.0  # then an operator logs in again
+LOGIN_S = 600.0  # a login form that was not sent by then is void
+PASSWORD_MIN = 10  # characters
+PASSWORD_MAX = 200
+FAILURES_MAX = 5  # of one name from one address, in FAILURES_S
+FAILURES_S = 300.0
+_REMEMBER_MAX = 10_000  # names and addresses
+
+
+class Denied(PlatformError):
+    """Not logged in, or not with this password, form or token."""
+
+
+class TooOften(Denied):
+    """Too many wrong passwords; says when to come again."""
+
+
+class Access:
+    """store: opened. Its calls may be made from any thread."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._hasher = PasswordHash.recommended()
+        # What is compared with when there is no such operator, so that the time does not tell.
+        self._nobody = self._hasher.hash(secrets.token_hex())
+        self._failures: dict[tuple[str, str], deque[float]] = {}
+        self._lock = threading.Lock()
+
+    # Operators
+
+    def add_operator(self, name: str, password: str):
+        """Raises PlatformError."""
+        check_id(name, "operator")
+        self._check_password(password)
+        try:
+            with self._store.begin() as tx:
+                tx.insert([Operator(name, self._hasher.hash(password))])
+        except IntegrityError as error:
+            raise PlatformError(f"operator {name} exists already") from error
+
+    def set_password(self, name: str, password: str):
+        """A new one; all sessions of that operator end. Raises PlatformError."""
+        self._check_password(password)
+        hashed = self._hasher.hash(password)
+        with self._store.begin() as tx:
+            operator = tx.get(Operator, name, lock=True)
+            if operator is None:
+                raise NotFound(f"no operator {name}")
+            operator.password = hashed
+            tx.update([operator])
+            tx.delete(Session, tables.sessions.c.operator == name)
+
+    def remove_operator(self, name: str):
+        """And all sessions. Raises PlatformError."""
+        with self._store.begin() as tx:
+            tx.delete(Session, tables.sessions.c.operator == name)
+            if not tx.delete(Operator, tables.operators.c.name == name):
+                raise NotFound(f"no operator {name}")
+
+    def operators(self) -> list[str]:
+        with self._store.begin() as tx:
+            return [operator.name for operator in tx.find(Operator)]
+
+    # Sessions
+
+    def greet(self) -> tuple[str, Session]:
+        """A session that nobody is logged in to, for the login form. Returns (cookie, session)."""
+        return self._open("", LOGIN_S)
+
+    def log_in(self, cookie: str, csrf: str, name: str, password: str, address: str) -> str:
+        """
+        csrf: as the form carries it; address: where from. The session of the form is over, so
+        that the form cannot be sent twice. Returns the cookie of the operator's session.
+        Raises Denied.
+        """
+        with self._store.begin() as tx:
+            form = tx.get(Session, _digest(cookie), lock=True)
+            if form is None or form.operator or form.ends < time.time():
+                raise Denied("this form has been used, or is too old: fill in a new one")
+            if not same(csrf, form.csrf):
+                raise Denied("this form is not from here: fill in a new one")
+            tx.delete(Session, tables.sessions.c.id == form.id)
+            operator = tx.get(Operator, name) if name.isprintable() else None
+        who = name[:PASSWORD_MAX], address
+        self._check_often(who)
+        hashed = operator.password if operator else self._nobody
+        if not self._hasher.verify(password[:PASSWORD_MAX], hashed) or operator is None:
+            self._note_failure(who)
+            raise Denied("the name or the password is wrong")
+        with self._lock:
+            self._failures.pop(who, None)
+        return self._open(name, SESSION_S)[0]
+
+    def session(self, cookie: str) -> Session | None:
+        """The session of an operator; None = not logged in, or not any more."""
+        with self._store.begin() as tx:
+            found = tx.get(Session, _digest(cookie)) if cookie else None
+        return found if found and found.operator and time.time() < found.ends else None
+
+    def log_out(self, cookie: str):
+        """Twice is harmless."""
+        with self._store.begin() as tx:
+            tx.delete(Session, tables.sessions.c.id == _digest(cookie))
+
+    # Tokens
+
+    def add_token(self, name: str) -> str:
+        """Returns the token, which nobody can tell afterwards. Raises PlatformError."""
+        check_id(name, "token")
+        token = secrets.token_urlsafe(32)
+        try:
+            with self._store.begin() as tx:
+                tx.insert([Token(name, _digest(token), time.time())])
+        except IntegrityError as error:
+            raise PlatformError(f"token {name} exists already") from error
+        return token
+
+    def remove_token(self, name: str):
+        """Raises PlatformError."""
+        with self._store.begin() as tx:
+            if not tx.delete(Token, tables.tokens.c.name == name):
+                raise NotFound(f"no token {name}")
+
+    def tokens(self) -> list[dict]:
+        """name, created."""
+        with self._store.begin() as tx:
+            return [{"name": item.name, "created": item.created} for item in tx.find(Token)]
+
+    def may_call(self, token: str) -> bool:
+        """True for a token that was given out."""
+        with self._store.begin() as tx:
+            return tx.count(Token, tables.tokens.c.digest == _digest(token)) > 0
+
+    def _open(self, operator, seconds):
+        cookie = secrets.token_urlsafe(32)
+        now = time.time()
+        session = Session(_digest(cookie), operator, secrets.token_urlsafe(32), now + seconds)
+        with self._store.begin() as tx:
+            tx.delete(Session, tables.sessions.c.ends < now)
+            tx.insert([session])
+        return cookie, session
+
+    def _check_password(self, password):
+        if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX:
+            raise PlatformError(f"a password has {PASSWORD_MIN} to {PASSWORD_MAX} characters")
+
+    def _check_often(self, who):
+        now = time.monotonic()
+        with self._lock:
+            times = self._failures.get(who, ())
+            if len(times) == FAILURES_MAX and now - times[0] < FAILURES_S:
+                wait = FAILURES_S - (now - times[0])
+                raise TooOften(f"too many wrong passwords: try again in {wait:.0f} s")
+
+    def _note_failure(self, who):
+        with self._lock:
+            times = self._failures.pop(who, None) or deque(maxlen=FAILURES_MAX)
+            times.append(time.monotonic())
+            self._failures[who] = times  # the newest last
+            if len(self._failures) > _REMEMBER_MAX:
+                del self._failures[next(iter(self._failures))]
+
+
+def _digest(secret):
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,131 @@
+"""
+The web side put together: API, console, files; and uvicorn, which serves them in an event loop
+that is there.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from tools.platform import api, console
+from tools.platform.access import Denied, TooOften
+from tools.platform.model import NotFound, PlatformError
+
+_STOP_S = 1  # for connections that are open: a download that runs does not hold it up
+_HEADERS_MAX = 32 * 1024  # bytes
+# Nothing but what comes from here, no frames, and nothing written into a page runs.
+_SAFE = {
+    "Content-Security-Policy": (
+        "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
+        "object-src 'none'; img-src 'self' data:"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+_DOCS = "/api/docs"
+# Its page has a script and styles written into it.
+_SAFE_DOCS = "default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+
+
+def application(platform) -> FastAPI:
+    """platform: server.Platform, with its engine, registry, access and files."""
+    app = FastAPIOffline(
+        title="Firmware upgrades",
+        description="The platform's API. Who calls shows a token, or is the console.",
+        version="1",
+        docs_url=_DOCS,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        static_url="/api/static",
+    )
+    app.state.platform = platform
+    app.include_router(platform.files.router())
+    app.include_router(api.routes)
+    console.add_to(app)
+
+    @app.middleware("http")
+    async def safe(request: Request, go_on):
+        response = await go_on(request)
+        for name, value in _SAFE.items():
+            response.headers.setdefault(name, value)
+        if request.url.path == _DOCS:
+            response.headers["Content-Security-Policy"] = _SAFE_DOCS
+        return response
+
+    @app.exception_handler(PlatformError)
+    async def refused(request: Request, error: PlatformError):
+        return _problem(request, _status(error), str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return _problem(request, 422, f"{where}: {first['msg']}" if where else first["msg"])
+
+    @app.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException):
+        return _problem(request, error.status_code, str(error.detail), error.headers)
+
+    return app
+
+
+def _status(error):
+    if isinstance(error, TooOften):
+        return 429
+    if isinstance(error, Denied):
+        return 401
+    return 404 if isinstance(error, NotFound) else 400
+
+
+def _problem(request, status, text, headers=None):
+    if status == 204:
+        return JSONResponse(None, 204, headers)
+    if console.shows(request):
+        return console.problem(request, status, text)
+    return JSONResponse({"error": text}, status, headers)
+
+
+class Server(uvicorn.Server):
+    """Serves an application on a socket that listens, in the running event loop."""
+
+    def __init__(self, app: FastAPI, sock: socket.socket):
+        logging.getLogger("uvicorn").addHandler(logging.NullHandler())
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            h11_max_incomplete_event_size=_HEADERS_MAX,
+            timeout_graceful_shutdown=_STOP_S,
+        )
+        super().__init__(config)
+        self._socket = sock
+        self._serving: asyncio.Task | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self):
+        """Signals are for who runs the platform."""
+        yield
+
+    async def start(self):
+        """Returns when it answers."""
+        self._serving = asyncio.create_task(self.serve([self._socket]))
+        while not self.started and not self._serving.done():
+            await asyncio.sleep(0.005)
+
+    async def stop(self):
+        """Harmless when it never started."""
+        self.should_exit = True
+        if self._serving:
+            await asyncio.wait([self._serving])
+        self._socket.close()
