@@ -8,7 +8,7 @@ from rich.console import Console
 from tools.bench import cli, measure, page
 from tools.bench.lab import Run
 from tools.bench.measure import BenchError, bench
-from tools.bench.servers import program
+from tools.servers import program
 
 SIZE = 64 << 10
 PEER = """

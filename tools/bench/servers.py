@@ -3,9 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,11 +12,9 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 
 from ota.protocol import _PREFIX as PREFIX
+from tools.servers import HOST, free_port, mosquitto, program, running
 
-HOST = "127.0.0.1"
 PRODUCT, NAME = "bench", "dev"
-_SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
-_START_S = 5
 
 _NGINX = """
 daemon off;
@@ -48,48 +43,17 @@ http {{
 """
 
 
-def program(name: str) -> str:
-    """Its path. Raises FileNotFoundError with what to do."""
-    found = shutil.which(name, path=_SBIN)
-    if found is None:
-        raise FileNotFoundError(f"{name} is missing: make {name}")
-    return found
-
-
-def _free() -> int:
-    with socket.create_server((HOST, 0)) as server:
-        return server.getsockname()[1]
-
-
-@contextlib.contextmanager
-def _running(command: list, port: int, folder: Path) -> Iterator[None]:
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + _START_S
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
-                break
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"{command[0]}: {(folder / 'log').read_text()[-300:]}")
-            time.sleep(0.02)
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 @contextlib.contextmanager
 def nginx(folder: Path) -> Iterator[tuple[int, Path]]:
     """Yields its port and the folder whose files it serves."""
     files = folder / "files"
     files.mkdir(parents=True)
-    port = _free()
+    port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""
     text = _NGINX.format(folder=folder, host=HOST, port=port, user=user)
     (folder / "nginx.conf").write_text(text)
     command = [program("nginx"), "-e", folder / "error.log", "-c", folder / "nginx.conf"]
-    with _running(command, port, folder):
+    with running(command, port, folder):
         yield port, files
 
 
@@ -160,11 +124,7 @@ class Broker:
 @contextlib.contextmanager
 def broker(folder: Path) -> Iterator[Broker]:
     """A mosquitto that lets everybody in, on loopback."""
-    folder.mkdir()
-    port = _free()
-    config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} {HOST}\nallow_anonymous true\n")
-    with _running([program("mosquitto"), "-c", config], port, folder):
+    with mosquitto(folder, "allow_anonymous true") as port:
         made = Broker(port)
         try:
             yield made

@@ -6,8 +6,6 @@ Started by a case and ended with it; the platform talks to it by paho-mqtt. Wher
 """
 
 import asyncio
-import os
-import shutil
 import subprocess
 import threading
 import time
@@ -16,14 +14,12 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 
+from tools import servers
 from tools.platform import wire
 
 from .scene import NAME, PRODUCT, SECRET
 
-# Some systems keep it where only root looks.
-_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 _HOST = "127.0.0.1"
-# Below those that the kernel gives out, so that nobody takes it while the broker is down.
 _START_S = 5
 _LOOK_S = 0.01
 
@@ -34,7 +30,10 @@ _USER = f"{PRODUCT}&{NAME}"
 
 def program() -> str | None:
     """Path of mosquitto, None = it is not installed."""
-    return shutil.which("mosquitto", path=_PATH)
+    try:
+        return servers.program("mosquitto")
+    except FileNotFoundError:
+        return None
 
 
 class Mosquitto:
@@ -108,7 +107,7 @@ class Mosquitto:
             passwords = self._folder / "passwords"
             passwords.touch(0o600)
             for login in (_PLATFORM, (_USER, self.password)):
-                tool = shutil.which("mosquitto_passwd", path=_PATH)
+                tool = servers.program("mosquitto_passwd")
                 subprocess.run([tool, "-b", passwords, *login], check=True, capture_output=True)
             lines += ["allow_anonymous false", f"password_file {passwords}"]
         config = self._folder / "mosquitto.conf"

@@ -56,7 +56,8 @@ class Books:
             self._live[task.batch, task.key] = task
 
     def tasks(self, batch: Batch) -> list[Task]:
-        return self._of_batch[batch.id]
+        """Those that are in these books."""
+        return self._of_batch.get(batch.id, [])
 
     def tasks_of(self, device: Device) -> list[Task]:
         """Oldest first."""
@@ -123,7 +124,9 @@ class Books:
     def waiting(self, device: Device, now: float) -> Task | None:
         """The task that an empty `get` of this device asks for."""
         for task in reversed(self.tasks_of(device)):
-            if self._in_force(task) and course.waits_for_get(task, self.batches[task.batch], now):
+            batch = self.batches[task.batch]
+            is_open = task.wave <= batch.wave
+            if is_open and self._in_force(task) and course.waits_for_get(task, batch, now):
                 return task
         return None
 

@@ -1,0 +1,531 @@
+"""The engine over both data bases, with a link that only notes what is sent."""
+
+import json
+import threading
+import time
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from tools.platform import engine as engine_module
+from tools.platform import migrations, tables
+from tools.platform.engine import Engine
+from tools.platform.files import Files
+from tools.platform.model import NotFound, PlatformError, Task
+from tools.platform.registry import Registry
+from tools.platform.store import Store
+
+pytest_plugins = "tests.databases"
+
+WAIT_S = 20
+REPLY_S = 30.0  # nobody is late by itself
+
+
+class Link:
+    """Notes what is sent: (device, name, message)."""
+
+    def __init__(self):
+        self.sent = []
+
+    def publish(self, topic, payload):
+        parts = topic.split("/")
+        self.sent.append((parts[3], parts[6], json.loads(payload)))
+
+    def commands(self, device=None):
+        return [
+            (name, message)
+            for name, kind, message in self.sent
+            if kind == "upgrade" and device in (None, name)
+        ]
+
+
+class Stage:
+    """A store, engines over it, a product with firmware 1.1.0."""
+
+    def __init__(self, folder, database):
+        self.store = Store(folder, database)
+        self.registry = Registry(self.store, Files(folder / "firmware"))
+        self.engines = []
+        self.engine = self.add_engine()
+        self.link = self.engine.link
+        self.acknowledged = []
+        self.registry.add_product("pk")
+        source = folder / "a.bin"
+        source.write_bytes(b"\xe9 firmware")
+        self.firmware = self.registry.upload("pk", source, "1.1.0")
+
+    def add_engine(self):
+        engine = Engine(self.store, lambda item, key, until: f"http://h/{item.id}", REPLY_S, 0.05)
+        engine.link = Link()
+        engine.start()
+        engine.link_changed(True)
+        self.engines.append(engine)
+        return engine
+
+    def join(self, *names, version="1.0.0"):
+        for name in names:
+            self.registry.add_device("pk", name)
+            self.say(name, "version", {"firmwareVersion": version})
+        self.engine.wait_seen(list(names), WAIT_S)
+
+    def say(self, device, name, data, msg_id="x", code=None, engine=None):
+        message = {"msgId": msg_id, "version": "1.0", "data": data}
+        if code is not None:
+            message["code"] = code
+        self.hear(device, name, json.dumps(message).encode(), engine)
+
+    def hear(self, device, name, payload, engine=None):
+        number = len(self.acknowledged)
+        self.acknowledged.append(False)
+
+        def done():
+            self.acknowledged[number] = True
+
+        topic = f"/sys/pk/{device}/ota/firmware/{name}"
+        (engine or self.engine).received(topic, payload, False, done)
+
+    def command(self, device, count=1):
+        """The msgId of its count-th command."""
+        self.until(lambda: len(self.link.commands(device)) >= count)
+        return self.link.commands(device)[count - 1][1]["msgId"]
+
+    def statuses(self, batch):
+        return {row.device: row.status for row in self.engine.status(batch)}
+
+    def until(self, condition):
+        self.engine.until(condition, WAIT_S)
+
+    def close(self):
+        for engine in self.engines:
+            engine.stop()
+        self.store.close()
+
+
+@pytest.fixture
+def stage(tmp_path, database):
+    stage = Stage(tmp_path, database)
+    yield stage
+    stage.close()
+
+
+# The data base
+
+
+def test_migrations_make_the_tables_that_the_code_knows(stage):
+    with stage.store._engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": False})
+        different = compare_metadata(context, tables.meta)
+        assert context.get_current_revision() == migrations.head()
+    assert different == []
+
+
+def test_a_data_base_of_a_newer_release_is_refused(stage, tmp_path):
+    url = str(stage.store._engine.url.render_as_string(hide_password=False))
+    with stage.store._engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    stage.close()
+    with pytest.raises(PlatformError, match="a release that this one does not know"):
+        Store(tmp_path, None if url.startswith("sqlite") else url)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", "looks like postgresql"),
+        ("oracle://x", "looks like postgresql"),
+        ("postgresql+psycopg://ota:secret@127.0.0.1:1/x", "127.0.0.1"),
+    ],
+)
+def test_a_data_base_that_is_none(tmp_path, url, words):
+    with pytest.raises(PlatformError, match=words) as caught:
+        Store(tmp_path, url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_transaction_that_raises_leaves_nothing(stage):
+    stage.join("d1")
+    with pytest.raises(ZeroDivisionError), stage.store.begin() as tx:
+        device = tx.get(tables_of("Device"), "pk", "d1")
+        device.version = "9"
+        tx.update([device])
+        raise ZeroDivisionError
+    assert stage.registry.device("d1")["version"] == "1.0.0"
+
+
+def tables_of(name):
+    return next(kind for kind in tables.OF if kind.__name__ == name)
+
+
+def test_settings_stay(stage):
+    with stage.store.begin() as tx:
+        assert tx.setting("key", "first") == "first"
+    with stage.store.begin() as tx:
+        assert tx.setting("key", "second") == "first"
+
+
+def test_of_all_logs_the_newest_lines_stay(stage):
+    stage.join("d1")
+    for number in range(20):
+        stage.say("d1", "version", {"firmwareVersion": f"1.{number}"})
+    stage.until(lambda: stage.registry.device("d1")["version"] == "1.19")
+    with stage.store.begin() as tx:
+        assert tx.forget_events(5) == 16
+    assert [line["text"] for line in stage.engine.events("d1")] == [
+        f"1.{number}" for number in range(15, 20)
+    ]
+    last = stage.engine.events("d1", 2)
+    assert [line["text"] for line in last] == ["1.18", "1.19"]
+    before = stage.engine.events("d1", 2, before=last[0]["id"])
+    assert [line["text"] for line in before] == ["1.16", "1.17"]
+
+
+# Messages
+
+
+def test_many_messages_of_many_devices(stage):
+    names = [f"d{number:03}" for number in range(60)]
+    stage.join(*names)
+    batch = stage.engine.upgrade(stage.firmware)["batch"]
+    stage.until(lambda: len(stage.link.commands()) == len(names))
+    for name in names:
+        stage.say(name, "upgrade_reply", {}, stage.command(name), 200)
+    for progress in range(0, 100, 20):
+        for name in names:
+            data = {"firmwareVersion": "1.1.0", "status": "downloading", "progress": progress}
+            stage.say(name, "progress", data, stage.command(name))
+    for name in names:
+        stage.say(name, "version", {"firmwareVersion": "1.1.0"})
+    rows = stage.engine.wait(batch, WAIT_S)
+    assert {(row.status, row.progress, row.version) for row in rows} == {
+        ("Succeeded", 100, "1.1.0")
+    }
+    assert [row.device for row in rows] == names
+    stage.until(lambda: all(stage.acknowledged))
+    said = [line["text"] for line in stage.engine.events("d007") if line["kind"] == "status"]
+    assert said == ["Pushed", "To be Upgraded", "Upgrading", "Succeeded"]
+    summary = stage.engine.batch(batch)
+    assert (summary["state"], summary["devices"]) == ("Completed", 60)
+    assert summary["statuses"] == {"Succeeded": 60}
+
+
+def test_rows_come_in_pages(stage):
+    stage.join("d1", "d2", "d3", "d4")
+    batch = stage.engine.upgrade(stage.firmware)["batch"]
+    stage.command("d4")
+    stage.say("d2", "version", {"firmwareVersion": "1.1.0"})
+    stage.until(lambda: stage.statuses(batch)["d2"] == "Succeeded")
+
+    def names(**query):
+        return [row.device for row in stage.engine.status(batch, **query)]
+
+    assert names(limit=3) == ["d1", "d2", "d3"]
+    assert names(after="d3") == ["d4"]
+    assert names(status="Succeeded") == ["d2"]
+    assert names(devices=["d4", "d1"]) == ["d1", "d4"]
+    assert [row["identifier"] for row in stage.registry.devices(after="d1", limit=2)] == [
+        "d2",
+        "d3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b'{"data": 7}',
+        b'{"msgId": "a\\u0000b", "data": {"firmwareVersion": ""}}',
+        b'{"msgId": "1", "code": 99999999999999999999999, "data": {}}',
+        b'{"msgId": "1", "data": {"firmwareVersion": "1\\u0000"}}',
+        b'{"msgId": "1", "data": {"firmwareVersion": "\\ud800"}}',
+        b'{"msgId": "1", "data": {"firmwareVersion": "1", "productKey": "\\u0000"}}',
+        b'{"msgId": "1", "data": {"firmwareVersion": "' + b"x" * 5000 + b'"}}',
+        b'{"msgId": "1", "data": {"status": "failed", "progress": 1, "firmwareVersion": "1.1.0",'
+        b' "code": 99999999999999999999999, "message": "\\u0000\\ud800<b>"}}',
+        b'{"msgId": "1", "data": {"status": "failed", "progress": 1, "firmwareVersion": "1.1.0",'
+        b' "code": 430, "message": "\\u0000\\ud800<b>' + b"y" * 5000 + b'"}}',
+        b"[" * 9000,
+    ],
+)
+def test_what_a_device_may_say_harms_nothing(stage, payload):
+    stage.join("d1", "d2")
+    stage.engine.upgrade(stage.firmware, ["d1"])
+    stage.command("d1")
+    for name in ("version", "progress", "get", "upgrade_reply", "nonsense"):
+        stage.hear("d1", name, payload)
+    stage.say("d2", "version", {"firmwareVersion": "7"})
+    stage.until(lambda: stage.registry.device("d2")["version"] == "7")
+    stage.until(lambda: all(stage.acknowledged))
+    assert stage.engine.status(1)[0].message in ("", "??<b>" + "y" * 195)
+    assert all(len(line["text"]) <= 200 for line in stage.engine.events("d1"))
+
+
+def test_messages_of_nobody_change_nothing(stage):
+    stage.join("d1")
+    stage.say("d9", "version", {"firmwareVersion": "1"})
+    stage.engine.received("/sys/pk/d1/ota/firmware/version", b"{}", True, lambda: None)
+    stage.engine.received("/other", b"{}", False, lambda: None)
+    stage.until(lambda: all(stage.acknowledged))
+    assert len(stage.engine.events("d1")) == 1
+
+
+def test_while_the_data_base_is_away_nothing_is_acknowledged_or_lost(stage, monkeypatch):
+    stage.join("d1")
+    begin, away = stage.store.begin, threading.Event()
+
+    def fails():
+        away.set()
+        raise sa.exc.OperationalError("x", {}, Exception("away"))
+
+    monkeypatch.setattr(stage.store, "begin", fails)
+    away.clear()
+    stage.say("d1", "version", {"firmwareVersion": "2"})
+    assert away.wait(WAIT_S)
+    time.sleep(0.1)
+    assert stage.acknowledged[-1] is False
+    monkeypatch.setattr(stage.store, "begin", begin)
+    stage.until(lambda: stage.acknowledged[-1])
+    assert stage.registry.device("d1")["version"] == "2"
+
+
+def test_a_message_that_breaks_the_engine_harms_no_other(stage, monkeypatch):
+    stage.join("d1", "d2")
+    receive = engine_module.Upgrades.receive
+
+    def breaks(self, now, product, identifier, name, payload):
+        if identifier == "d1":
+            raise ZeroDivisionError
+        return receive(self, now, product, identifier, name, payload)
+
+    monkeypatch.setattr(engine_module.Upgrades, "receive", breaks)
+    for name in ("d1", "d2", "d1"):
+        stage.say(name, "version", {"firmwareVersion": "2"})
+    stage.until(lambda: all(stage.acknowledged))
+    assert stage.registry.device("d2")["version"] == "2"
+    assert stage.registry.device("d1")["version"] == "1.0.0"
+
+
+def test_listening_again_gives_time_for_what_was_said_meanwhile(stage):
+    stage.join("d1")
+    batch = stage.engine.upgrade(stage.firmware)["batch"]
+    stage.command("d1")
+    stage.until(lambda: stage.statuses(batch)["d1"] == "Pushed")
+    stage.engine.link_changed(False)
+    with stage.store.begin() as tx:
+        (task,) = tx.find(Task)
+        task.due = time.time() - 100
+        tx.update([task])
+    time.sleep(0.3)
+    assert stage.statuses(batch)["d1"] == "Pushed"  # nobody is late while nothing can be heard
+    stage.engine.link_changed(True)
+    time.sleep(0.3)
+    assert stage.statuses(batch)["d1"] == "Pushed"
+    with stage.store.begin() as tx:
+        (task,) = tx.find(Task)
+    assert task.due > time.time() + REPLY_S - 5
+
+
+# What people ask for
+
+
+def test_abort_goes_through_all_devices(stage, monkeypatch):
+    monkeypatch.setattr(engine_module, "_CHUNK", 2)
+    names = [f"d{number}" for number in range(7)]
+    stage.join(*names)
+    batch = stage.engine.upgrade(stage.firmware, retries=1)["batch"]
+    for name in names:
+        msg_id = stage.command(name)
+        data = {"firmwareVersion": "1.1.0", "status": "failed", "progress": 1}
+        if name != "d3":
+            stage.say(name, "progress", data, msg_id, 430)
+        else:
+            stage.say(name, "upgrade_reply", {}, msg_id, 200)
+    stage.until(lambda: list(stage.statuses(batch).values()).count("To be Retried") == 6)
+    stage.engine.abort(batch)
+    assert stage.statuses(batch) == dict.fromkeys(names, "Failed") | {"d3": "To be Upgraded"}
+    assert {row.remark for row in stage.engine.status(batch)} == {"Task Aborted", ""}
+    with pytest.raises(PlatformError, match="Aborted"):
+        stage.engine.abort(batch)
+
+
+def test_an_abort_that_was_cut_goes_on(stage):
+    stage.join("d1", "d2")
+    stage.engine.link_changed(False)
+    batch = stage.engine.upgrade(stage.firmware)["batch"]
+    with stage.store.begin() as tx:
+        record = tx.get(tables_of("Batch"), batch)
+        record.aborted = True
+        tx.update([record])
+    stage.engine.link_changed(True)
+    rows = stage.engine.wait(batch, WAIT_S)
+    assert [(row.status, row.remark) for row in rows] == [("Failed", "Task Aborted")] * 2
+    assert stage.link.commands() == []
+
+
+def test_a_batch_that_ended_cannot_be_aborted(stage):
+    stage.join("d1")
+    batch = stage.engine.upgrade(stage.firmware)["batch"]
+    stage.command("d1")
+    stage.say("d1", "version", {"firmwareVersion": "1.1.0"})
+    stage.engine.wait(batch, WAIT_S)
+    with pytest.raises(PlatformError, match="Completed"):
+        stage.engine.abort(batch)
+    with pytest.raises(NotFound):
+        stage.engine.abort(batch + 1)
+
+
+def fail(stage, device, count=1, code=450):
+    data = {"firmwareVersion": "1.1.0", "status": "failed", "progress": 97, "code": code}
+    stage.say(device, "progress", data, stage.command(device, count))
+
+
+def test_retry_of_one_device(stage):
+    stage.join("d1", "d2")
+    batch = stage.engine.upgrade(stage.firmware)["batch"]
+    with pytest.raises(PlatformError, match="did not fail"):
+        stage.engine.retry(batch, "d1")
+    fail(stage, "d1")
+    stage.until(lambda: stage.statuses(batch)["d1"] == "Failed")
+    stage.engine.retry(batch, "d1")
+    assert stage.command("d1", 2) != stage.command("d1", 1)
+    fail(stage, "d1", 2)
+    stage.until(lambda: stage.statuses(batch)["d1"] == "Failed")
+    assert stage.engine.status(batch)[0].retries == 1
+    stage.engine.retry(batch, "d1")
+    stage.command("d1", 3)
+    stage.say("d1", "version", {"firmwareVersion": "1.1.0"})
+    stage.until(lambda: stage.statuses(batch)["d1"] == "Succeeded")
+    stage.registry.add_device("pk", "d3")
+    for device, words in (("d3", "not in batch"), ("d9", "no device"), ("d1", "did not fail")):
+        with pytest.raises(PlatformError, match=words):
+            stage.engine.retry(batch, device)
+
+
+def test_no_retry_when_the_batch_is_over_or_another_one_runs(stage):
+    stage.join("d1", "d2")
+    first = stage.engine.upgrade(stage.firmware)["batch"]
+    fail(stage, "d1")
+    stage.until(lambda: stage.statuses(first)["d1"] == "Failed")
+    second = stage.engine.upgrade(stage.firmware, ["d1"])["batch"]
+    with pytest.raises(PlatformError, match=f"in batch {second}"):
+        stage.engine.retry(first, "d1")
+    fail(stage, "d1", 2)
+    stage.until(lambda: stage.statuses(second)["d1"] == "Failed")
+    with pytest.raises(PlatformError, match="later batch"):
+        stage.engine.retry(first, "d1")
+    stage.engine.abort(first)
+    with pytest.raises(PlatformError, match="is over"):
+        stage.engine.retry(first, "d1")
+
+
+# Gradual roll-out
+
+
+def open_devices(stage, batch):
+    return {name for name, status in stage.statuses(batch).items() if status != "To be Pushed"}
+
+
+def test_a_roll_out_goes_on_by_itself(stage):
+    names = {f"d{number}" for number in range(10)}
+    stage.join(*sorted(names))
+    begun = stage.engine.upgrade(stage.firmware, shares="10,50,100", failures=20)
+    batch, seen = begun["batch"], set()
+    for size in (1, 5, 10):
+        stage.until(lambda size=size: len(open_devices(stage, batch)) == size)
+        time.sleep(0.2)
+        fresh = open_devices(stage, batch) - seen
+        assert len(fresh | seen) == size
+        for name in sorted(fresh):
+            stage.command(name)
+            stage.say(name, "version", {"firmwareVersion": "1.1.0"})
+        seen |= fresh
+    stage.engine.wait(batch, WAIT_S)
+    assert stage.engine.batch(batch)["statuses"] == {"Succeeded": 10}
+    assert stage.engine.batch(batch)["wave"] == 2
+
+
+def test_a_roll_out_stops_when_too_many_fail(stage):
+    stage.join(*[f"d{number}" for number in range(10)])
+    batch = stage.engine.upgrade(stage.firmware, shares="40,100", failures=25)["batch"]
+    stage.until(lambda: len(open_devices(stage, batch)) == 4)
+    first, second, third, fourth = sorted(open_devices(stage, batch))
+    fail(stage, first)
+    stage.until(lambda: stage.statuses(batch)[first] == "Failed")
+    time.sleep(0.2)
+    assert stage.engine.batch(batch)["state"] == "In Progress"  # 25 % is not above 25 %
+    stage.say(third, "upgrade_reply", {}, stage.command(third), 200)
+    fail(stage, second)
+    stage.until(lambda: stage.engine.batch(batch)["state"] == "Aborted")
+    assert stage.engine.batch(batch)["why"] == "2 of the first 4 devices failed"
+    stage.until(lambda: stage.engine.batch(batch)["statuses"].get("Failed") == 8)
+    assert {name for name, _ in stage.link.commands()} == {first, second, third, fourth}
+    stage.say(third, "version", {"firmwareVersion": "1.1.0"})  # one that runs ends by itself
+    stage.until(lambda: stage.statuses(batch)[third] == "Succeeded")
+
+
+def test_devices_that_are_away_do_not_stop_a_roll_out(stage):
+    stage.join("d1", "d2")
+    for engine in stage.engines:
+        engine._reply_s = 0.1
+    batch = stage.engine.upgrade(stage.firmware, shares="50,100", failures=0)["batch"]
+    rows = stage.engine.wait(batch, WAIT_S)
+    assert [(row.status, row.remark) for row in rows] == [("Failed", "Push Failed")] * 2
+    assert stage.engine.batch(batch)["state"] == "Completed"
+    assert len(stage.link.commands()) == 2
+
+
+def test_a_device_of_a_later_share_is_not_upgraded_by_asking(stage):
+    stage.join("d1", "d2")
+    batch = stage.engine.upgrade(stage.firmware, shares="50,100")["batch"]
+    stage.until(lambda: len(open_devices(stage, batch)) == 1)
+    (later,) = {"d1", "d2"} - open_devices(stage, batch)
+    stage.say(later, "get", {"firmwareVersion": ""}, "g1")
+    stage.until(lambda: [m for d, kind, m in stage.link.sent if kind == "get_reply"])
+    (answer,) = [m for d, kind, m in stage.link.sent if kind == "get_reply"]
+    assert answer["code"] == 404
+    assert stage.statuses(batch)[later] == "To be Pushed"
+
+
+# Workers
+
+
+def test_two_workers_share_the_work_and_lose_nothing(tmp_path, postgres):
+    stage = Stage(tmp_path, postgres())
+    other = stage.add_engine()
+    try:
+        names = [f"d{number:02}" for number in range(40)]
+        stage.join(*names)
+        batch = stage.engine.upgrade(stage.firmware, retries=1, interval_s=0.1)["batch"]
+        both = [stage.engine, other]
+
+        def commands():
+            return [item for engine in both for item in engine.link.commands()]
+
+        stage.until(lambda: len(commands()) == len(names))
+        ids = {name: message["msgId"] for name, message in commands()}
+        assert len(ids) == len(names)  # each was sent by one of them, once
+        for progress in range(0, 60, 10):
+            for number, name in enumerate(names):
+                data = {"firmwareVersion": "1.1.0", "status": "downloading", "progress": progress}
+                engine = both[(number + progress // 10) % 2]
+                stage.say(name, "progress", data, ids[name], engine=engine)
+        stage.until(lambda: all(stage.acknowledged))
+        for number, name in enumerate(names):
+            data = {"firmwareVersion": "1.1.0"}
+            if number % 4 == 0:
+                failed = {**data, "status": "failed", "progress": 50, "code": 430}
+                stage.say(name, "progress", failed, ids[name], engine=both[number % 3 % 2])
+            else:
+                stage.say(name, "version", data, engine=both[number % 2])
+        stage.until(lambda: len(commands()) == len(names) + 10)
+        for name in names[::4]:
+            stage.say(name, "version", {"firmwareVersion": "1.1.0"}, engine=other)
+        rows = stage.engine.wait(batch, WAIT_S)
+        assert {row.status for row in rows} == {"Succeeded"}
+        assert [row.retries for row in rows] == [int(n % 4 == 0) for n in range(len(names))]
+        stage.until(lambda: all(stage.acknowledged))
+    finally:
+        stage.close()
