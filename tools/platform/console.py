@@ -147,9 +147,9 @@ def _sent(ask: Asked, csrf: _Blank = "") -> _Ask:
 Sent = Annotated[_Ask, Depends(_sent)]
 
 
-def _show(ask: _Ask, template: str, status: int = 200, **page):
+def _show(ask: _Ask, template: str, page: dict, code: int = 200):
     page["session"] = ask.session
-    return _templates.TemplateResponse(ask.request, template, page, status)
+    return _templates.TemplateResponse(ask.request, template, page, code)
 
 
 @routes.post("/logout")
@@ -166,18 +166,12 @@ def log_out(ask: Sent):
 @routes.get("/")
 def batches(ask: Asked, before: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None):
     found = ask.platform.engine.batches(before, ROWS)[::-1]
-    return _show(ask, "batches.html", batches=found, more=len(found) == ROWS)
+    return _show(ask, "batches.html", {"batches": found, "more": len(found) == ROWS})
 
 
-def _batch_form(ask: _Ask, given: dict, text: str = "", status: int = 200):
-    return _show(
-        ask,
-        "batch_new.html",
-        status,
-        firmware=ask.platform.registry.firmware(),
-        given=given,
-        text=text,
-    )
+def _batch_form(ask: _Ask, given: dict, text: str = "", code: int = 200):
+    page = {"firmware": ask.platform.registry.firmware(), "given": given, "text": text}
+    return _show(ask, "batch_new.html", page, code)
 
 
 @routes.get("/batches/new")
@@ -233,7 +227,7 @@ def _page_of(ask: _Ask, batch: int, after: str, status: str) -> dict:
 
 @routes.get("/batches/{batch}")
 def batch(ask: Asked, batch: _Number, after: str = "", status: str = ""):
-    return _show(ask, "batch.html", **_page_of(ask, batch, _clean(after), _clean(status)))
+    return _show(ask, "batch.html", _page_of(ask, batch, _clean(after), _clean(status)))
 
 
 def _pieces(ask: _Ask, batch: int, names: list[str]) -> dict[str, str] | None:
@@ -283,16 +277,15 @@ def retry(ask: Sent, batch: _Number, device: _Blank = ""):
 # Firmware
 
 
-def _firmware_page(ask: _Ask, given: dict, text: str = "", status: int = 200):
-    return _show(
-        ask,
-        "firmware.html",
-        status,
-        firmware=ask.platform.registry.firmware()[::-1],
-        products=ask.platform.registry.products(),
-        given=given,
-        text=text,
-    )
+def _firmware_page(ask: _Ask, given: dict, text: str = "", code: int = 200):
+    registry = ask.platform.registry
+    page = {
+        "firmware": registry.firmware()[::-1],
+        "products": registry.products(),
+        "given": given,
+        "text": text,
+    }
+    return _show(ask, "firmware.html", page, code)
 
 
 @routes.get("/firmware")
@@ -319,18 +312,16 @@ def upload(
 # Devices
 
 
-def _devices_page(ask: _Ask, after: str, text: str = "", made: dict | None = None, status=200):
+def _devices_page(ask: _Ask, after: str, text: str = "", made: dict | None = None, code=200):
     found = ask.platform.registry.devices("", False, after, ROWS)
-    return _show(
-        ask,
-        "devices.html",
-        status,
-        devices=found,
-        products=ask.platform.registry.products(),
-        more=found[-1]["identifier"] if len(found) == ROWS else "",
-        text=text,
-        made=made,
-    )
+    page = {
+        "devices": found,
+        "products": ask.platform.registry.products(),
+        "more": found[-1]["identifier"] if len(found) == ROWS else "",
+        "text": text,
+        "made": made,
+    }
+    return _show(ask, "devices.html", page, code)
 
 
 @routes.get("/devices")
@@ -348,7 +339,7 @@ def add_device(
     try:
         secret = ask.platform.registry.add_device(_clean(product), identifier, name)
     except PlatformError as error:
-        return _devices_page(ask, "", str(error), status=400)
+        return _devices_page(ask, "", str(error), code=400)
     made = {"product": product, "identifier": identifier, "secret": secret}
     return _devices_page(ask, "", made=made)
 
@@ -358,7 +349,7 @@ def add_product(ask: Sent, key: _Blank = "", name: _Blank = ""):
     try:
         ask.platform.registry.add_product(key, name)
     except PlatformError as error:
-        return _devices_page(ask, "", str(error), status=400)
+        return _devices_page(ask, "", str(error), code=400)
     return RedirectResponse("/devices", 303)
 
 
@@ -370,7 +361,8 @@ def device(
 ):
     found = ask.platform.registry.device(_clean(identifier))
     events = ask.platform.engine.events(found["identifier"], _EVENTS, before)[::-1]
-    return _show(ask, "device.html", device=found, events=events, more=len(events) == _EVENTS)
+    page = {"device": found, "events": events, "more": len(events) == _EVENTS}
+    return _show(ask, "device.html", page)
 
 
 def _number(text, what):

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 
 from tools.platform import api, console
@@ -22,8 +23,9 @@ from tools.platform.model import NotFound, PlatformError
 _STOP_S = 1  # for connections that are open: a download that runs does not hold it up
 _HEADERS_MAX = 32 * 1024  # bytes
 # Nothing but what comes from here, no frames, and nothing written into a page runs.
+_CSP = "Content-Security-Policy"
 _SAFE = {
-    "Content-Security-Policy": (
+    _CSP: (
         "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
         "object-src 'none'; img-src 'self' data:"
     ),
@@ -32,7 +34,7 @@ _SAFE = {
 }
 _DOCS = "/api/docs"
 # Its page has a script and styles written into it.
-_SAFE_DOCS = "default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+_DOCS_CSP = "default-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 
 
 def application(platform) -> FastAPI:
@@ -50,15 +52,7 @@ def application(platform) -> FastAPI:
     app.include_router(platform.files.router())
     app.include_router(api.routes)
     console.add_to(app)
-
-    @app.middleware("http")
-    async def safe(request: Request, go_on):
-        response = await go_on(request)
-        for name, value in _SAFE.items():
-            response.headers.setdefault(name, value)
-        if request.url.path == _DOCS:
-            response.headers["Content-Security-Policy"] = _SAFE_DOCS
-        return response
+    app.add_middleware(_Safe)
 
     @app.exception_handler(PlatformError)
     async def refused(request: Request, error: PlatformError):
@@ -75,6 +69,25 @@ def application(platform) -> FastAPI:
         return _problem(request, error.status_code, str(error.detail), error.headers)
 
     return app
+
+
+class _Safe:
+    """Puts the headers that keep a browser safe on each answer."""
+
+    def __init__(self, app):
+        self._app = app
+
+    async def __call__(self, scope, receive, send):
+        safe = _SAFE | ({_CSP: _DOCS_CSP} if scope.get("path") == _DOCS else {})
+
+        async def with_headers(message):
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in safe.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
 
 
 def _status(error):

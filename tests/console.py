@@ -1,0 +1,33 @@
+"""An operator with a browser that runs no scripts: what a test does with the console's pages."""
+
+import re
+
+import httpx
+
+from tools.platform.local import LocalPlatform
+
+NAME, PASSWORD = "ann", "correct horse battery"
+
+
+class Browser:
+    """Attributes: http, an httpx.Client that keeps cookies and follows nothing."""
+
+    def __init__(self, platform: LocalPlatform):
+        base = f"http://127.0.0.1:{platform.http_port}"
+        self.http = httpx.Client(base_url=base, headers={"Accept": "text/html"}, timeout=20)
+
+    def form_token(self, path: str) -> str:
+        """What the forms of that page carry."""
+        return re.search(r'name="csrf" value="([^"]+)"', self.http.get(path).text)[1]
+
+    def log_in(self, name: str = NAME, password: str = PASSWORD) -> httpx.Response:
+        form = {"csrf": self.form_token("/login"), "name": name, "password": password}
+        return self.http.post("/login", data=form)
+
+    def send(self, page: str, path: str, files=None, **fields) -> httpx.Response:
+        """A form of that page."""
+        form = {"csrf": self.form_token(page), **fields}
+        return self.http.post(path, data=form, files=files)
+
+    def cookie(self) -> str:
+        return self.http.cookies["ota_session"]

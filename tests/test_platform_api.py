@@ -1,0 +1,147 @@
+"""
+The API by its own description: whatever schemathesis makes of it, no answer is a 5xx, and each is
+as described. And what a broker asks.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from tools.platform.client import API_FILE, TOKEN, Client
+from tools.platform.local import LocalPlatform
+from tools.platform.model import Device, PlatformError
+
+_EXAMPLES = 12  # for each call
+_TIMEOUT_S = 240
+
+
+@pytest.fixture
+def platform(tmp_path):
+    with LocalPlatform(tmp_path / "platform") as platform:
+        platform.add_product("pk")
+        platform.add_device("pk", "d1")
+        source = tmp_path / "a.bin"
+        source.write_bytes(b"\xe9 firmware")
+        platform.upload("pk", source, "1.1.0")
+        with platform.platform._store.begin() as tx:
+            (device,) = tx.find(Device)
+            device.version, device.seen = "1.0.0", 1.0
+            tx.update([device])
+        platform.upgrade(1)
+        yield platform
+
+
+def found(platform):
+    """URL and token."""
+    about = json.loads((platform.platform.folder / API_FILE).read_text())
+    return about["url"], about["token"]
+
+
+# So that it meets what there is, too: by itself it seldom guesses a name.
+_NAMES = """
+[parameters]
+"path.batch" = 1
+"path.identifier" = "d1"
+"path.key" = "pk"
+"""
+
+
+@pytest.mark.parametrize("names", ["", _NAMES])
+def test_schemathesis_finds_no_error(platform, tmp_path, names):
+    url, token = found(platform)
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(names)
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance"
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run"]
+    command += [url + "openapi.json", "--checks", checks + ",response_schema_conformance"]
+    command += ["--seed", "7", "--workers", "2", "--no-color"]
+    command += ["--max-examples", str(_EXAMPLES), "--header", f"Authorization: Bearer {token}"]
+    command += ["--phases", "fuzzing" if names else "coverage,fuzzing"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    tested = re.search(r"Tested: (\d+)", done.stdout)
+    cases = re.search(r"(\d[\d,]*) generated", done.stdout)
+    assert tested and int(tested[1]) >= 24, done.stdout[-3000:]
+    assert cases and int(cases[1].replace(",", "")) > 200, done.stdout[-3000:]
+    assert httpx.get(url + "products", headers={"Authorization": f"Bearer {token}"}).is_success
+
+
+def test_the_description_has_a_page_and_needs_nothing_from_elsewhere(platform):
+    base = found(platform)[0]
+    page = httpx.get(base + "docs")
+    assert page.status_code == 200
+    assert "https://" not in page.text.replace("https://github.com", "")
+    for line in page.text.split('"'):
+        if line.startswith("/api/static/"):
+            assert httpx.get(base + line.removeprefix("/api/")).status_code == 200
+    described = httpx.get(base + "openapi.json").json()
+    assert {"/api/batches", "/api/firmware", "/api/devices"} <= set(described["paths"])
+
+
+def test_tokens(platform, monkeypatch):
+    base, _ = found(platform)
+    url = base.removesuffix("api/")
+    monkeypatch.setenv(TOKEN, "nonsense")
+    with pytest.raises(PlatformError, match="the token is wrong"):
+        Client(platform.platform.folder, url).get("products")
+    monkeypatch.setenv(TOKEN, platform.platform.access.add_token("ci"))
+    assert [row["key"] for row in Client(platform.platform.folder, url).get("products")] == ["pk"]
+    with pytest.raises(PlatformError, match="exists already"):
+        platform.platform.access.add_token("ci")
+    platform.platform.access.remove_token("ci")
+    with pytest.raises(PlatformError, match="the token is wrong"):
+        Client(platform.platform.folder, url).get("products")
+    monkeypatch.delenv(TOKEN)
+    with pytest.raises(PlatformError, match=TOKEN):
+        Client(platform.platform.folder, url)
+    assert os.environ.get(TOKEN) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ({"clientid": "d1", "username": "pk&d1", "password": None}, "allow"),
+        ({"clientid": "d1", "username": "pk&d1", "password": "wrong"}, "deny"),
+        ({"clientid": "d2", "username": "pk&d1", "password": None}, "deny"),
+        ({"clientid": "d1", "username": "pk", "password": None}, "deny"),
+        ({}, "deny"),
+    ],
+)
+def test_a_broker_asks_who_may_come_in(platform, asked, answer):
+    base, token = found(platform)
+    if "password" in asked and asked["password"] is None:
+        asked = asked | {"password": platform.platform.registry.devices(secrets=True)[0]["secret"]}
+    headers = {"Authorization": f"Bearer {token}"}
+    got = httpx.post(base + "broker/login", json=asked | {"extra": 1}, headers=headers)
+    assert got.json() == {"result": answer}
+    assert httpx.post(base + "broker/login", json=asked).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("topic", "answer"),
+    [
+        ("/sys/pk/d1/ota/firmware/version", "allow"),
+        ("/sys/pk/d1/ota/firmware/#", "allow"),
+        ("/sys/pk/d10/ota/firmware/version", "deny"),
+        ("/sys/pk/+/ota/firmware/upgrade", "deny"),
+        ("/sys/#", "deny"),
+        ("#", "deny"),
+        ("$SYS/#", "deny"),
+        ("/sys/pk/d1", "deny"),
+        ("", "deny"),
+    ],
+)
+def test_a_broker_asks_for_a_topic(platform, topic, answer):
+    base, token = found(platform)
+    asked = {"clientid": "d1", "username": "pk&d1", "topic": topic}
+    headers = {"Authorization": f"Bearer {token}"}
+    assert httpx.post(base + "broker/topic", json=asked, headers=headers).json() == {
+        "result": answer
+    }

@@ -1,0 +1,316 @@
+"""The console's pages without a browser: who gets in, and what no text in a field can do."""
+
+import html
+import json
+import time
+
+import httpx
+import pytest
+
+from tests.console import NAME, PASSWORD, Browser
+from tools.platform import access as access_module
+from tools.platform.local import LocalPlatform
+from tools.platform.model import Device, PlatformError
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'; DROP TABLE devices; --",
+    "{{ 7 * 7 }}",
+    "' OR '1'='1",
+    "</td><td>gap",
+    "javascript:alert(1)",
+)
+UNSTORABLE = ("a\0b", "line\nfeed", "\x1b[2J", "x" * 2000)
+
+
+@pytest.fixture
+def platform(tmp_path):
+    with LocalPlatform(tmp_path / "platform") as platform:
+        platform.platform.access.add_operator(NAME, PASSWORD)
+        yield platform
+
+
+@pytest.fixture
+def browser(platform):
+    browser = Browser(platform)
+    assert browser.log_in().status_code == 303
+    return browser
+
+
+@pytest.fixture
+def furnished(platform, tmp_path):
+    platform.add_product("pk")
+    platform.add_device("pk", "d1")
+    source = tmp_path / "a.bin"
+    source.write_bytes(b"\xe9 firmware")
+    platform.upload("pk", source, "1.1.0")
+    with platform.platform._store.begin() as tx:
+        (device,) = tx.find(Device)
+        device.version, device.seen = "1.0.0", 1.0
+        tx.update([device])
+    return platform
+
+
+PAGES = ("/", "/firmware", "/devices", "/batches/new", "/batches/1", "/devices/d1")
+FORMS = ("/batches", "/batches/1/abort", "/batches/1/retry", "/firmware", "/devices", "/products")
+
+# Who gets in
+
+
+def test_without_a_session_there_is_the_login_form_alone(furnished):
+    furnished.upgrade(1)
+    stranger = Browser(furnished).http
+    for path in PAGES:
+        answer = stranger.get(path)
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/login"), path
+    for path in (*FORMS, "/logout"):
+        assert stranger.post(path, data={"csrf": "x"}).status_code in (401, 422), path
+    assert stranger.get("/batches/1/live").status_code in (303, 401)
+    assert stranger.get("/api/products").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [
+        (NAME, "wrong"),
+        (NAME, ""),
+        ("bob", PASSWORD),
+        ("", ""),
+        (NAME + "\0", PASSWORD),
+        *((text, text) for text in HOSTILE),
+    ],
+)
+def test_a_wrong_login_is_refused(platform, name, password):
+    browser = Browser(platform)
+    answer = browser.log_in(name, password)
+    assert answer.status_code == 403
+    assert "the name or the password is wrong" in answer.text
+    assert browser.http.get("/").headers["Location"] == "/login"
+
+
+def test_a_login_form_cannot_be_sent_twice(platform):
+    browser = Browser(platform)
+    form = {"csrf": browser.form_token("/login"), "name": NAME, "password": PASSWORD}
+    cookies = dict(browser.http.cookies)
+    assert browser.http.post("/login", data=form).status_code == 303
+    replay = httpx.post(browser.http.base_url.join("/login"), data=form, cookies=cookies)
+    assert replay.status_code == 403
+    assert "has been used" in replay.text
+
+
+def test_a_login_form_of_somebody_else_is_refused(platform):
+    browser, other = Browser(platform), Browser(platform)
+    other_token = other.form_token("/login")
+    browser.form_token("/login")
+    form = {"csrf": other_token, "name": NAME, "password": PASSWORD}
+    assert browser.http.post("/login", data=form).status_code == 403
+    # Nor does one without a cookie count.
+    assert httpx.post(browser.http.base_url.join("/login"), data=form).status_code == 403
+
+
+def test_the_session_before_the_login_is_not_the_one_after(platform):
+    browser = Browser(platform)
+    browser.form_token("/login")
+    before = browser.cookie()
+    assert browser.log_in().status_code == 303
+    assert browser.cookie() != before
+    planted = Browser(platform)
+    planted.http.cookies.set("ota_session", before)
+    assert planted.http.get("/").headers["Location"] == "/login"
+
+
+def test_a_session_ends(platform, browser, monkeypatch):
+    assert browser.http.get("/").status_code == 200
+    now = time.time()
+    monkeypatch.setattr(access_module.time, "time", lambda: now + access_module.SESSION_S + 1)
+    assert browser.http.get("/").headers["Location"] == "/login"
+
+
+def test_logging_out_ends_the_session_also_for_who_kept_the_cookie(platform, browser):
+    kept = browser.cookie()
+    assert browser.send("/", "/logout").headers["Location"] == "/login"
+    thief = Browser(platform)
+    thief.http.cookies.set("ota_session", kept)
+    assert thief.http.get("/").headers["Location"] == "/login"
+
+
+def test_a_new_password_ends_all_sessions(platform, browser):
+    platform.platform.access.set_password(NAME, "another password")
+    assert browser.http.get("/").headers["Location"] == "/login"
+    assert browser.log_in().status_code == 403
+    assert browser.log_in(password="another password").status_code == 303
+    platform.platform.access.remove_operator(NAME)
+    assert browser.http.get("/").headers["Location"] == "/login"
+
+
+def test_many_wrong_passwords_make_one_wait(platform):
+    browser = Browser(platform)
+    for _ in range(access_module.FAILURES_MAX):
+        assert browser.log_in(password="wrong").status_code == 403
+    answer = browser.log_in()
+    assert answer.status_code == 429
+    assert "try again in" in answer.text
+
+
+@pytest.mark.parametrize("password", ["short", "x" * 201, ""])
+def test_a_password_has_a_length(platform, password):
+    with pytest.raises(PlatformError, match="10 to 200"):
+        platform.platform.access.add_operator("bob", password)
+
+
+def test_no_password_cookie_or_token_is_stored_as_it_is(platform, browser):
+    token = platform.platform.access.add_token("ci")
+    raw = b"".join(file.read_bytes() for file in platform.platform.folder.glob("platform.db*"))
+    for secret in (PASSWORD, browser.cookie(), token):
+        assert secret.encode() not in raw
+    assert NAME.encode() in raw  # so that is where they would be
+
+
+def test_what_a_browser_is_told(browser):
+    headers = browser.http.get("/").headers
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    cookie = browser.log_in().headers["Set-Cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+
+
+# Forms
+
+
+@pytest.mark.parametrize("path", FORMS)
+@pytest.mark.parametrize("token", ["", "wrong", None])
+def test_a_form_without_its_token_changes_nothing(furnished, browser, path, token):
+    furnished.upgrade(1)
+    furnished.platform.engine.until(lambda: furnished.status(1)[0].status == "Pushed", 20)
+    before = furnished.status(1), furnished.devices(), furnished.platform.registry.products()
+    form = {"product": "pk", "identifier": "new", "key": "new", "device": "d1", "version": "2"}
+    if token is not None:
+        form["csrf"] = token
+    files = {"file": ("b.bin", b"x")} if path == "/firmware" else None
+    assert browser.http.post(path, data=form, files=files).status_code == 401
+    now = furnished.status(1), furnished.devices(), furnished.platform.registry.products()
+    assert now == before
+    assert len(furnished.platform.registry.firmware()) == 1
+
+
+def test_the_api_takes_a_session_with_its_token_only(furnished, browser):
+    token = browser.form_token("/")
+    new = {"key": "lamp"}
+    assert browser.http.get("/api/products").status_code == 200
+    assert browser.http.post("/api/products", json=new).status_code == 401
+    wrong = browser.http.post("/api/products", json=new, headers={"X-CSRF-Token": "x"})
+    assert wrong.status_code == 401
+    right = browser.http.post("/api/products", json=new, headers={"X-CSRF-Token": token})
+    assert right.json() == {"key": "lamp"}
+
+
+def test_from_a_product_to_a_batch(platform, browser):
+    assert browser.send("/devices", "/products", key="pk", name="Lamp").status_code == 303
+    made = browser.send("/devices", "/devices", product="pk", identifier="d1", name="Kitchen")
+    assert 'DEVICE_SECRET = "' in html.unescape(made.text)
+    file = {"file": ("app.bin", b"\xe9 image")}
+    form = {"product": "pk", "version": "1.1.0", "name": "first"}
+    assert browser.send("/firmware", "/firmware", files=file, **form).status_code == 303
+    assert "first" in browser.http.get("/firmware").text
+    refused = browser.send("/batches/new", "/batches", firmware="1", devices="d1")
+    assert refused.status_code == 400
+    assert "inactive: it never reported a version" in refused.text
+    with platform.platform._store.begin() as tx:
+        (device,) = tx.find(Device)
+        device.version, device.seen = "1.0.0", 1.0
+        tx.update([device])
+    begun = browser.send("/batches/new", "/batches", firmware="1", devices="d1", retries="2")
+    assert begun.headers["Location"] == "/batches/1"
+    page = browser.http.get("/batches/1").text
+    assert "In Progress" in page
+    assert 'aria-label="Progress of d1"' in page
+    assert browser.send("/batches/1", "/batches/1/abort").status_code == 303
+    assert "Aborted" in browser.http.get("/batches/1").text
+    log = browser.http.get("/devices/d1").text
+    assert "Kitchen" in log
+    assert browser.http.get("/batches/1?status=Failed").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"firmware": "9"}, "no firmware 9"),
+        ({"firmware": "1", "devices": "d9"}, "no device d9"),
+        ({"firmware": "1", "retries": "6"}, "retries"),
+        ({"firmware": "1", "retries": "x"}, "retries"),
+        ({"firmware": "1", "days": "99"}, "validity"),
+        ({"firmware": "1", "interval": "0"}, "interval"),
+        ({"firmware": "1", "shares": "50,20"}, "shares"),
+        ({"firmware": "1", "policy": "loud"}, "policy"),
+    ],
+)
+def test_a_batch_that_cannot_be(furnished, browser, fields, words):
+    answer = browser.send("/batches/new", "/batches", **fields)
+    assert answer.status_code == 400
+    assert words in html.unescape(answer.text)
+    assert furnished.platform.engine.batches() == []
+
+
+# What is written into fields
+
+
+@pytest.mark.parametrize("text", HOSTILE + UNSTORABLE)
+def test_any_text_in_any_field(furnished, browser, text):
+    sent = [
+        ("/devices", "/products", {"key": text, "name": "n"}),
+        ("/devices", "/products", {"key": "", "name": text}),
+        ("/devices", "/devices", {"product": text, "identifier": "d2", "name": "n"}),
+        ("/devices", "/devices", {"product": "pk", "identifier": text, "name": "n"}),
+        ("/devices", "/devices", {"product": "pk", "identifier": "d3", "name": text}),
+        ("/batches/new", "/batches", {"firmware": text}),
+        *(
+            ("/batches/new", "/batches", {"firmware": "1", name: text})
+            for name in ("devices", "policy", "minutes", "retries", "days", "shares", "failures")
+        ),
+    ]
+    for page, path, fields in sent:
+        answer = browser.send(page, path, **fields)
+        assert answer.status_code < 500, (path, fields)
+        assert no_markup(answer.text), (path, fields)
+    for field in ("product", "version", "name"):
+        form = {"product": "pk", "version": "2", "name": "", field: text}
+        for file in ("b.bin", text):
+            files = {"file": (file, b"x")}
+            answer = browser.send("/firmware", "/firmware", files=files, **form)
+            assert answer.status_code < 500, (field, file)
+            assert no_markup(answer.text)
+    for path in ("/batches/1", "/devices", "/", "/batches/new", "/devices/d1"):
+        for name in ("after", "status", "before", "firmware"):
+            answer = browser.http.get(path, params={name: text})
+            assert answer.status_code < 500, (path, name)
+            assert no_markup(answer.text)
+    for path in PAGES:
+        assert no_markup(browser.http.get(path).text)
+    names = [item.name for item in (furnished.platform.folder / "firmware").iterdir()]
+    assert all(name.isdecimal() for name in names)
+    assert {row["identifier"] for row in furnished.devices()} >= {"d1"}
+
+
+def no_markup(page):
+    """No hostile text came through as markup."""
+    hostile = "<script>alert", "<img src=x", "<td>gap", "onerror=alert(1)>"
+    return not any(piece in page for piece in hostile)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_device_says_is_text(furnished, browser, text):
+    engine = furnished.platform.engine
+    furnished.upgrade(1)
+    message = {
+        "msgId": text,
+        "data": {"firmwareVersion": text, "status": "failed", "progress": 1, "message": text},
+    }
+    payload = json.dumps(message | {"code": 430}).encode()
+    for name in ("progress", "version", "get", "upgrade_reply"):
+        engine.received(f"/sys/pk/d1/ota/firmware/{name}", payload, False, lambda: None)
+    engine.until(lambda: len(engine.events("d1")) >= 5, 20)
+    for path in ("/batches/1", "/devices/d1", "/"):
+        assert no_markup(browser.http.get(path).text)
