@@ -15,6 +15,7 @@ class Browser:
     def __init__(self, platform: LocalPlatform):
         base = f"http://127.0.0.1:{platform.http_port}"
         self.http = httpx.Client(base_url=base, headers={"Accept": "text/html"}, timeout=20)
+        self._token = ""
 
     def form_token(self, path: str) -> str:
         """What the forms of that page carry."""
@@ -22,12 +23,14 @@ class Browser:
 
     def log_in(self, name: str = NAME, password: str = PASSWORD) -> httpx.Response:
         form = {"csrf": self.form_token("/login"), "name": name, "password": password}
-        return self.http.post("/login", data=form)
+        answer = self.http.post("/login", data=form)
+        if answer.status_code == 303:
+            self._token = self.form_token("/")
+        return answer
 
-    def send(self, page: str, path: str, files=None, **fields) -> httpx.Response:
-        """A form of that page."""
-        form = {"csrf": self.form_token(page), **fields}
-        return self.http.post(path, data=form, files=files)
+    def send(self, path: str, files=None, **fields) -> httpx.Response:
+        """A form of a page of the session; all of them carry the same token."""
+        return self.http.post(path, data={"csrf": self._token, **fields}, files=files)
 
     def cookie(self) -> str:
         return self.http.cookies["ota_session"]

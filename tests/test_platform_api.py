@@ -16,7 +16,7 @@ from tools.platform.client import API_FILE, TOKEN, Client
 from tools.platform.local import LocalPlatform
 from tools.platform.model import Device, PlatformError
 
-_EXAMPLES = 12  # for each call
+_EXAMPLES = 8  # for each call
 _TIMEOUT_S = 240
 
 
@@ -69,7 +69,7 @@ def test_schemathesis_finds_no_error(platform, tmp_path, names):
     tested = re.search(r"Tested: (\d+)", done.stdout)
     cases = re.search(r"(\d[\d,]*) generated", done.stdout)
     assert tested and int(tested[1]) >= 24, done.stdout[-3000:]
-    assert cases and int(cases[1].replace(",", "")) > 200, done.stdout[-3000:]
+    assert cases and int(cases[1].replace(",", "")) > 100, done.stdout[-3000:]
     assert httpx.get(url + "products", headers={"Authorization": f"Bearer {token}"}).is_success
 
 

@@ -5,6 +5,7 @@ import http.client
 import os
 import socket
 import time
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
@@ -164,3 +165,69 @@ def test_md5_of_the_command_is_that_of_the_file_as_it_is(platform, tmp_path):
     assert "Content-Encoding" not in headers
     sign = platform.platform.registry.find_firmware(number).sign
     assert sign == hashlib.md5(body).hexdigest()
+
+
+# Whose URL it is, and until when
+
+
+def changed(path, **other):
+    """The path with parts of its query replaced."""
+    path, _, query = path.partition("?")
+    return path + "?" + urlencode(dict(parse_qsl(query)) | other)
+
+
+def test_a_url_ends(platform):
+    assert ask(platform, signed(platform, seconds=60))[0] == 200
+    path = signed(platform, seconds=-1)
+    status, _, body = ask(platform, path)
+    assert (status, b"has ended" in body) == (403, True)
+    later = changed(path, ends=str(int(time.time()) + 1000))
+    status, _, body = ask(platform, later)
+    assert (status, b"not as the platform signed it" in body) == (403, True)
+
+
+def test_a_url_is_for_one_device_and_one_file(platform, tmp_path):
+    other = tmp_path / "other.bin"
+    other.write_bytes(b"other")
+    number = platform.upload("pk", other, "3.0.0")
+    path = signed(platform, device="lamp")
+    assert ask(platform, path)[0] == 200
+    for wrong in (
+        changed(path, device="pump"),
+        changed(path, device=""),
+        changed(path, signature=""),
+        changed(path, signature="\xff"),
+        changed(path, signature=signed(platform, number).rpartition("=")[2]),
+        changed(path, ends="x"),
+        changed(path, ends="-1"),
+        changed(path, ends=""),
+        path.partition("?")[0],
+        path.replace("/firmware/1/a.bin", f"/firmware/{number}/other.bin"),
+        path.replace("/firmware/1/a.bin", "/firmware/1/../1/a.bin"),
+        path.replace("/firmware/1/", "/firmware/01/"),
+        path.replace("?", "?device=pump&", 1) + "&device=pump",
+    ):
+        assert ask(platform, wrong)[0] in (403, 404), wrong
+    assert last(platform).sent == 0
+
+
+def test_keys_differ_between_platforms_and_last(platform, tmp_path):
+    with LocalPlatform(tmp_path, http_port=0) as other:
+        other.add_product("pk")
+        source = tmp_path / "a.bin"
+        source.write_bytes(CONTENT)
+        other.upload("pk", source, "1.0.0")
+        path = signed(other)
+        assert ask(platform, path)[0] == 403
+        assert ask(other, path)[0] == 200
+    with LocalPlatform(tmp_path) as other:
+        assert ask(other, path)[0] == 200
+
+
+def test_a_server_that_has_the_files_asks_whether_a_url_holds(platform):
+    check = "/firmware/check"
+    path = signed(platform)
+    assert ask(platform, check, X_Original_URI=path)[0] == 204
+    for wrong in (changed(path, device="x"), signed(platform, seconds=-1), "", "/", "?", path[1:]):
+        assert ask(platform, check, X_Original_URI=wrong)[0] == 403
+    assert ask(platform, check)[0] == 403

@@ -1,0 +1,149 @@
+"""Topic rights: in the embedded broker, and in a mosquitto with the files that we write for it."""
+
+import contextlib
+import queue
+
+import paho.mqtt.client as mqtt
+import pytest
+
+from tests.test_platform_server import WAIT_S, Player
+from tools import servers
+from tools.platform import rights
+from tools.platform.cli import main
+from tools.platform.local import LocalPlatform
+
+LOGIN = "platform", "its-own-secret"
+
+
+class Client:
+    """A device that tries things."""
+
+    def __init__(self, port, identifier, secret, product="pk"):
+        self.heard = queue.Queue()
+        self._answers = queue.Queue()
+        self._client = client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, identifier)
+        client.username_pw_set(f"{product}&{identifier}", secret)
+        client.on_connect = lambda *arguments: self._answers.put(arguments[3])
+        client.on_subscribe = lambda *arguments: self._answers.put(arguments[3][0])
+        client.on_message = lambda _c, _u, message: self.heard.put(message.topic)
+        client.connect("127.0.0.1", port)
+        client.loop_start()
+        self.entered = not self._answers.get(timeout=WAIT_S).is_failure
+
+    def subscribe(self, topic):
+        """True when the broker granted it."""
+        self._client.subscribe(topic, 1)
+        return not self._answers.get(timeout=WAIT_S).is_failure
+
+    def publish(self, topic, payload="{}"):
+        self._client.publish(topic, payload, 1).wait_for_publish(WAIT_S)
+
+    def end(self):
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def fleet(tmp_path, request):
+    """A platform with devices d1 and d2, and the port of its broker, embedded or mosquitto."""
+    with contextlib.ExitStack() as stack:
+        folder = tmp_path / "platform"
+        port = servers.free_port()
+        outside = request.param == "mosquitto"
+        options = {"broker": f"mqtt://{':'.join(LOGIN)}@127.0.0.1:{port}"} if outside else {}
+        platform = stack.enter_context(LocalPlatform(folder, **options))
+        platform.add_product("pk")
+        secrets = {name: platform.add_device("pk", name) for name in ("d1", "d2")}
+        if outside:
+            files = tmp_path / "rights"
+            words = ["--folder", str(folder), "mosquitto", str(files)]
+            assert main([*words, "--login", ":".join(LOGIN)]) == 0
+            lines = ["allow_anonymous false", f"password_file {files / rights.PASSWORDS}"]
+            lines.append(f"acl_file {files / rights.TOPICS}")
+            stack.enter_context(servers.mosquitto(tmp_path / "broker", *lines, port=port))
+            platform.platform.engine.until(lambda: platform.platform.engine.connected, WAIT_S)
+        else:
+            port = platform.mqtt_port
+        yield platform, port, secrets
+
+
+both = pytest.mark.parametrize("fleet", ["embedded", "mosquitto"], indirect=True)
+
+
+@both
+def test_a_device_gets_in_with_its_own_secret_only(fleet):
+    _, port, secrets = fleet
+    for identifier, secret, product, enters in (
+        ("d1", secrets["d1"], "pk", True),
+        ("d1", secrets["d2"], "pk", False),
+        ("d1", "", "pk", False),
+        ("d1", secrets["d1"], "other", False),
+        ("d3", secrets["d1"], "pk", False),
+    ):
+        client = Client(port, identifier, secret, product)
+        assert client.entered is enters, (identifier, product)
+        client.end()
+
+
+@both
+def test_a_device_hears_nothing_of_another(fleet):
+    platform, port, secrets = fleet
+    client, victim = (Client(port, name, secrets[name]) for name in ("d1", "d2"))
+    assert victim.subscribe("/sys/pk/d2/ota/firmware/upgrade")
+    for topic in (
+        "/sys/pk/d2/ota/firmware/upgrade",
+        "/sys/pk/+/ota/firmware/upgrade",
+        "/sys/pk/#",
+        "/sys/#",
+        "#",
+        "+/+/+/+/+/+/+",
+        "/sys/pk/d1/../d2/#",
+    ):
+        client.subscribe(topic)  # some brokers grant it, and then send nothing
+    assert client.subscribe("/sys/pk/d1/ota/firmware/#")
+    platform.publish("/sys/pk/d2/ota/firmware/upgrade", '{"msgId": "1"}')
+    assert victim.heard.get(timeout=WAIT_S) == "/sys/pk/d2/ota/firmware/upgrade"
+    platform.publish("/sys/pk/d1/ota/firmware/upgrade", '{"msgId": "2"}')
+    assert client.heard.get(timeout=WAIT_S) == "/sys/pk/d1/ota/firmware/upgrade"
+    assert client.heard.empty()
+    client.end()
+    victim.end()
+
+
+@both
+def test_a_device_says_nothing_for_another(fleet):
+    platform, port, secrets = fleet
+    player = Player(port, "d2", secrets["d2"])
+    assert player.ready() == "subscribed"
+    player.version("1.0.0")
+    platform.wait_seen(["d2"], WAIT_S)
+    client = Client(port, "d1", secrets["d1"])
+    told = '{"msgId": "1", "data": {"firmwareVersion": "6.6.6"}}'
+    client.publish("/sys/pk/d2/ota/firmware/version", told)
+    client.publish("/sys/pk/d2/ota/firmware/upgrade", told)
+    client.end()
+    client = Client(port, "d1", secrets["d1"])  # a broker may have closed it
+    client.publish("/sys/pk/d1/ota/firmware/version", told)
+    platform.wait_seen(["d1"], WAIT_S)  # so the others would have come
+    versions = {row["identifier"]: row["version"] for row in platform.devices()}
+    assert versions == {"d1": "6.6.6", "d2": "1.0.0"}
+    assert player.inbox.empty()
+    client.end()
+    player.end()
+
+
+def test_files_for_mosquitto_hold_no_secret(tmp_path):
+    rights.write(tmp_path, [("pk", "d1", "the-secret")], LOGIN)
+    texts = [path.read_text() for path in sorted(tmp_path.iterdir())]
+    assert len(texts) == 2
+    assert not any("secret" in text for text in texts)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("login", ["platform", ":x", "x:", "a&b:c"])
+def test_a_login_for_mosquitto_that_is_none(tmp_path, login, capsys):
+    with LocalPlatform(tmp_path / "platform") as platform:
+        words = ["--folder", str(platform.platform.folder), "mosquitto", str(tmp_path / "to")]
+        assert main([*words, "--login", login]) == 2
+    assert "--login" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
