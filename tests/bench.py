@@ -80,11 +80,17 @@ class Bench:
         self._reach()
 
     def device(
-        self, image: Path, name: str = LAMP, seen: bool = True, boot: dict | None = None, **options
+        self,
+        image: Path,
+        name: str = LAMP,
+        seen: bool = True,
+        boot: dict | None = None,
+        on: bool = True,
+        **options,
     ) -> Device:
         """
-        A new board with that image, its settings in boot.py, powered on; seen: wait until it has
-        told its version and asked what it missed; boot: more settings. options: of Device.
+        A new board with that image, its settings in boot.py; on: powered on; seen: wait until it
+        has told its version and asked what it missed; boot: more settings. options: of Device.
         """
         device = Device(self.folder / name, [self.wire, self.web], **options).create(image)
         self.devices.append(device)
@@ -100,8 +106,9 @@ class Bench:
         more = "".join(f"{key} = {value!r}\n" for key, value in (boot or {}).items())
         changes.append(("\n\n# The network.", f"\n{more}\n# The network."))
         device.put("boot.py", text_of("boot.py", *changes))
-        device.start()
-        if seen:
+        if on:
+            device.start()
+        if on and seen:
             self.hear("get", "", name=name)
         return device
 

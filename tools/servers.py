@@ -7,6 +7,7 @@ import contextlib
 import glob
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -68,8 +69,14 @@ def mosquitto(folder: Path, *lines: str, port: int = 0) -> Iterator[int]:
     config = folder / "mosquitto.conf"
     head = [f"listener {port} {HOST}", "user root", "log_dest stderr"]
     config.write_text("\n".join([*head, *lines, ""]))
-    with running([program("mosquitto"), "-c", config], port, folder):
+    with running([program("mosquitto"), "-c", config], port, folder) as process:
+        (folder / "pid").write_text(str(process.pid))
         yield port
+
+
+def reload(folder: Path) -> None:
+    """The mosquitto of that folder reads its files with passwords and rights again."""
+    os.kill(int((folder / "pid").read_text()), signal.SIGHUP)
 
 
 @contextlib.contextmanager

@@ -106,6 +106,7 @@ class Engine:
         events: int = EVENTS_MAX,
     ):
         self.connected = False  # to the broker
+        self.handled = 0  # messages of devices, since the start
         self._store, self._url_of = store, url_of
         self._reply_s, self._tick_s, self._events = reply_s, tick_s, events
         self._inbox: queue.Queue[_Message | None] = queue.Queue(_INBOX)  # None: look at the clock
@@ -377,6 +378,7 @@ class Engine:
             _log.exception("message of %s, %s", messages[0].key, messages[0].name)
         for message in messages:
             message.done()
+        self.handled += len(messages)
 
     def _receive(self, messages):
         wanted = _Wanted()

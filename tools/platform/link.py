@@ -69,7 +69,7 @@ class Link:
         changed: Callable,
     ):
         self._address, self._received, self._changed = address, received, changed
-        self._prefix = f"$share/{_GROUP}" if shared else ""
+        self._prefix = f"$share/{_GROUP}/" if shared else ""
         self._complaint = ""
         self._client = client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
