@@ -829,3 +829,44 @@ def test_effects_store_each_change_and_note_each_status():
     assert kinds == [logic.Publish, logic.Changed, logic.Note]
     assert effects[1].record is world.task()
     assert (effects[2].batch, effects[2].kind, effects[2].text) == (1, "status", "Pushed")
+
+
+def test_an_attempt_that_a_device_knows_by_its_get_alone_is_sent_as_a_command():
+    world = World(retries=1)
+    world.push()
+    world.reply()
+    world.progress(10, "failed", code=430)
+    world.tick(60)  # the retry, which is lost
+    before = len(world.commands)
+    assert world.get(msg_id="g1")["data"]["sign"] == "ab" * 16
+    world.reply(415, msg_id="g1")  # all that the device knows is that this image failed
+    assert len(world.commands) == before + 1
+    assert world.msg_id == "t1-1-1"
+    assert world.shows() == ("Pushed", "")
+    world.reply(415)  # to the command itself: then it is refused
+    assert world.shows() == ("Failed", "Push Failed")
+    assert len(world.commands) == before + 1
+
+
+def test_an_outcome_that_was_lost_does_not_wait_for_the_time_out():
+    world = World()
+    world.push()
+    world.reply()
+    world.progress(10)
+    world.get(msg_id="g1")
+    world.reply(413, msg_id="g1")  # one that runs is not stopped by a reason
+    assert world.shows() == ("Upgrading", "")
+    world.reply(415, msg_id="g1")
+    assert world.shows() == ("Failed", "Push Failed")
+    assert world.task().code == 415
+
+
+def test_what_failed_before_is_not_sent_again_for_a_batch_that_was_aborted():
+    world = World()
+    batch = world.push()
+    world.reply()
+    world.take(world.logic.abort(world.now, batch))
+    world.get(msg_id="g1")
+    before = len(world.commands)
+    world.reply(415, msg_id="g1")
+    assert len(world.commands) == before

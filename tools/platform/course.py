@@ -14,7 +14,7 @@ says (ours).
 Succeeded -> Failed, when the device went back later.
 """
 
-from tools.platform import model
+from tools.platform import model, wire
 from tools.platform.model import Batch, Task
 
 REPLY_S = 10.0  # the reply to a command must come in this time, or its remark is Push Failed
@@ -118,9 +118,10 @@ def accepted(task: Task, batch: Batch, now: float):
 def refused(task: Task, batch: Batch, now: float, code: int, message: str):
     """
     The reply came, with a reason. One that runs already is not stopped by it: an outcome is never
-    contradicted.
+    contradicted. But when it is told that the image failed there before, the outcome was lost
+    (ours).
     """
-    if task.status != model.UPGRADING:
+    if task.status != model.UPGRADING or code == wire.FAILED_BEFORE:
         failed(task, batch, now, code, message)
 
 

@@ -140,9 +140,7 @@ class Upgrades:
                 continue
             with self._change(task):
                 if course.overdue(task, self.books.batches[task.batch], now):
-                    course.pushed(task, now, "", self._reply_s)
-                    payload = wire.write(self.books.msg_id(task), self.books.command(task, now))
-                    self._publish(task.key, wire.UPGRADE, payload)
+                    self._push(task, now)
         return self._effects()
 
     # The messages of a device
@@ -156,6 +154,10 @@ class Upgrades:
         with self._change(task):
             if code in wire.ACCEPTING:
                 course.accepted(task, batch, now)
+            elif code == wire.FAILED_BEFORE and msg_id == task.asked and self._unheard(task):
+                # A device cannot tell an attempt that is new by the answer to its `get`, which has
+                # that one's msgId; by the command it can (ours).
+                self._push(task, now)
             else:
                 course.refused(task, batch, now, code, _text(data))
 
@@ -271,6 +273,14 @@ class Upgrades:
         if task.status != before:
             remark = f" ({task.remark})" if task.remark else ""
             self._note(task.key, task.batch, "status", task.status + remark)
+
+    def _unheard(self, task):
+        return task.status == model.PUSHED and not self.books.batches[task.batch].aborted
+
+    def _push(self, task, now):
+        course.pushed(task, now, "", self._reply_s)
+        payload = wire.write(self.books.msg_id(task), self.books.command(task, now))
+        self._publish(task.key, wire.UPGRADE, payload)
 
     def _publish(self, key, name, payload):
         self._out.append(Publish(wire.topic(key, name), payload))

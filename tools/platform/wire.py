@@ -28,6 +28,7 @@ STATUSES = (
     protocol._FAILED,
 )
 LATE = protocol._LATE
+FAILED_BEFORE = protocol._FAILED_BEFORE
 ACCEPTING = (protocol._ACCEPTED, protocol._LATER)
 
 FROM_DEVICE = (UPGRADE_REPLY, PROGRESS, VERSION, GET)  # the names that a device publishes
