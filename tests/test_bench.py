@@ -5,7 +5,7 @@ import re
 import pytest
 from rich.console import Console
 
-from tools.bench import cli, measure, page
+from tools.bench import cli, fleet, measure, page
 from tools.bench.lab import Run
 from tools.bench.measure import BenchError, bench
 from tools.servers import program
@@ -81,6 +81,9 @@ def test_bar_holds_up_to_its_value_and_not_beyond(key):
     assert not cli.judge(cli.BARS | {key: beyond}, quiet)
 
 
+FOUND = fleet.Found(500, 10.0, 600, 5.0, 150, 0)
+
+
 def figures():
     rows = {
         name: {"cpu_us": 2000.0, "cpu_quartiles": (1900.0, 2100.0), "ratio": 1.25}
@@ -94,6 +97,7 @@ def figures():
         | {"times": dict.fromkeys(measure.SIZES, rows), "rounds": 21, "message_bytes": 1234}
         | {"gz_saving_4k": 0.4, "gz_saving_32k": 0.42, "machine": page.machine()}
         | {"verify_3072_us": 5000}
+        | fleet.figures([FOUND, fleet.Found(5000, 60.0, 1200, 6.0, 200, 0)])
         | {"versions": {"MicroPython": "1.2", "requests": "3.4", "Python": "3.11"}}
     )
 
@@ -108,9 +112,22 @@ def test_page_has_every_bar_and_says_which_do_not_hold():
 
 def test_tables_of_the_page_have_as_many_cells_in_each_row():
     tables = re.findall(r"(?:^\|.*\|\n)+", page.text(figures()), re.MULTILINE)
-    assert len(tables) == 5
+    assert len(tables) == 6
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1, table
+
+
+def test_figures_of_a_fleet():
+    found = fleet.figures([FOUND, fleet.Found(5000, 60.0, 1200, 6.5, 200, 3)])
+    assert found["fleet_cost_ratio"] == 1.3
+    assert (found["fleet_memory_mb"], found["fleet_lost"]) == (200, 3)
+    assert found["fleet_messages_s"] == 1200
+
+
+def test_a_small_fleet_over_the_real_servers():
+    found = fleet.measure(20)
+    assert (found.devices, found.lost) == (20, 0)
+    assert found.messages_s > 0 and found.cpu_ms > 0 and found.memory_mb > 0
 
 
 @pytest.mark.parametrize(

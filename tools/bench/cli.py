@@ -1,4 +1,7 @@
-"""python -m tools bench: what an upgrade costs on the device, against the limit and a peer."""
+"""
+python -m tools bench: what an upgrade costs on the device, against the limit and a peer; what a
+fleet costs the platform.
+"""
 
 import argparse
 import json
@@ -11,7 +14,7 @@ from rich.table import Table
 
 from tools.toolchain import BUILD, ROOT
 
-from . import measure, page
+from . import fleet, measure, page
 from .lab import versions
 from .measure import MAIN, SIZES, WINDOWS, Bench, BenchError, bench, middle, spread
 
@@ -34,6 +37,9 @@ BARS = {
     "messages": 25,
     "gz_saving": 0.30,
     "verify_us": 2000,
+    "fleet_memory_mb": 300,
+    "fleet_cost_ratio": 1.2,
+    "fleet_lost": 0,
 }
 LEAST = ("gz_saving",)
 _COLUMNS = ("", "CPU us", "quartiles", "ratio", "wall us", "erases", "writes", "reads")
@@ -131,8 +137,18 @@ def _traffic(lab: Bench) -> dict:
     return found
 
 
+def _fleet(out: Console) -> dict:
+    found = []
+    for size in fleet.SIZES:
+        found.append(fleet.measure(size))
+        out.print(str(found[-1]))
+    return fleet.figures(found)
+
+
 def _measure(args: argparse.Namespace, folder: Path, out: Console) -> dict:
     found: dict = {"versions": versions(), "machine": page.machine()}
+    if args.fleet:
+        return found | _fleet(out)
     with bench(folder, args.peer) as lab:
         if not args.heap:
             number = _QUICK if args.quick else args.rounds
@@ -145,7 +161,7 @@ def _measure(args: argparse.Namespace, folder: Path, out: Console) -> dict:
             if why:
                 out.print(f"allocations: {why}")
         found |= _heaps(lab, bool(args.peer), out)
-    return found
+    return found if args.heap or args.quick else found | _fleet(out)
 
 
 def main(argv: list[str]) -> int:
@@ -154,6 +170,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK} rounds: to try it")
     parser.add_argument("--heap", action="store_true", help="the smallest heaps alone")
+    parser.add_argument("--fleet", action="store_true", help="the platform alone")
     parser.add_argument(
         "--peer", type=Path, help="a module with from_firmware_file(url) to compare with"
     )
@@ -162,7 +179,7 @@ def main(argv: list[str]) -> int:
     out = Console(width=100, highlight=False)
     if args.rounds < 1:
         parser.error("--rounds: at least 1")
-    if args.write and (args.heap or args.quick or args.peer):
+    if args.write and (args.heap or args.quick or args.fleet or args.peer):
         parser.error("--write: the page has all figures, of all rounds, and no peer's")
     if args.peer and not args.peer.exists():
         print(f"bench: {args.peer} is not there", file=sys.stderr)
@@ -170,11 +187,11 @@ def main(argv: list[str]) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             found = _measure(args, Path(folder), out)
-    except (OSError, ValueError, RuntimeError, BenchError) as error:
+    except (OSError, ValueError, RuntimeError, BenchError, fleet.FleetError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     BUILD.mkdir(exist_ok=True)
-    if not args.heap:
+    if not (args.heap or args.fleet):
         RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     if args.write:
         PAGE.write_text(page.text(found))

@@ -4,6 +4,7 @@ import os
 import platform
 from pathlib import Path
 
+from .fleet import MESSAGES
 from .measure import MAIN, SIZES, WINDOWS
 
 _NAMES = {
@@ -72,6 +73,14 @@ of 50: {verify_us:,} us with RSA-2048, {verify_3072_us:,} us with RSA-3072, here
 bits. An ESP32 has digits of 16 bits, so four times as many steps: by count about 560,000 for
 RSA-2048, of 10 to 20 cycles each. That makes 25 to 50 ms at 240 MHz, once for each command; it is
 an estimate, not measured on a board.
+"""
+
+_FLEET = """
+## Platform
+
+Devices of the protocol alone, an MQTT client each, in one batch: {messages} messages each, a pause
+of 0.2 to 1 s between two. One worker, mosquitto, PostgreSQL and all devices on this machine, so
+that they share its cores. CPU and memory are those of the platform's process.
 """
 
 _BARS = """
@@ -147,6 +156,13 @@ def _heap(found: dict) -> str:
     return _HEAP + "\n" + text + f"\nMore for a .gz: {more}.\n"
 
 
+def _fleet(found: dict) -> str:
+    head = ("devices", "seconds", "messages a second", "CPU a device, ms", "memory, MB", "lost")
+    keys = "devices", "seconds", "messages_s", "cpu_ms", "memory_mb", "lost"
+    rows = [tuple(f"{row[key]:,}" for key in keys) for row in found["fleet"]]
+    return _FLEET.format(messages=MESSAGES) + "\n" + _table(head, rows)
+
+
 def _bars(found: dict) -> str:
     from .cli import BARS, LEAST, holds
 
@@ -174,4 +190,4 @@ def text(found: dict) -> str:
     )
     top = _TOP.format(**found["machine"], **found["versions"])
     signatures = _SIGNATURES.format(**found)
-    return top + _cpu(found) + _heap(found) + traffic + signatures + _bars(found)
+    return top + _cpu(found) + _heap(found) + traffic + signatures + _fleet(found) + _bars(found)

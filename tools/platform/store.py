@@ -176,6 +176,10 @@ class Transaction:
         """The first column of its first row."""
         return self._connection.execute(query).scalar()
 
+    def rows_of(self, query: sa.Select) -> list:
+        """All its rows."""
+        return list(self._connection.execute(query))
+
     def setting(self, key: str, default: str) -> str:
         """The value of a setting; stores the default when it has none yet."""
         table = tables.settings
