@@ -9,11 +9,12 @@ from importlib import import_module
 
 COMMANDS = {
     "bench": "what an upgrade costs on the device: CPU, heap, traffic",
+    "console": "the platform's console, with two simulated devices to play with",
     "demo": "three simulated devices are upgraded, and one rolls back",
     "device": "the simulated ESP32: run one, replay traces of a real one",
     "faults": "the fault campaign: an upgrade in which something goes wrong, thousands of times",
     "image": "build firmware images, pack them, and look into them",
-    "platform": "the local platform: upload firmware, upgrade devices",
+    "platform": "the platform: upload firmware, upgrade devices, its web console",
     "sign": "make keys, sign firmware, verify it",
 }
 

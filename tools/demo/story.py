@@ -17,8 +17,8 @@ from tools.device.port import otadata
 from tools.image.firmware import SIZE, firmware
 from tools.platform.local import LocalPlatform
 from tools.platform.model import AT_REST
-from tools.toolchain import ROOT
 
+from .user import application, settings
 from .verdict import BROKEN, CUT, DEVICES, GOOD, OLD, TRIED, Facts, Seen
 from .view import View
 
@@ -28,7 +28,6 @@ _LOOK = 0.1  # seconds between two looks at the platform
 _WAIT = 60  # seconds: the longest wait for one thing, besides a download
 _CUT_AT = 40  # percent
 _AWAY = 2.5  # seconds without network
-_INIT = 'ota.init(settings["PRODUCT_KEY"], identifier, link, trust=trust)'
 
 
 def play(folder: Path, seconds: float, view: View) -> Facts:
@@ -37,9 +36,9 @@ def play(folder: Path, seconds: float, view: View) -> Facts:
     never happens, and what platform and devices raise.
     """
     files = {
-        OLD: firmware(folder / "old.bin", OLD, app=_application(True)),
-        GOOD: firmware(folder / "good.bin", GOOD, app=_application(True)),
-        BROKEN: firmware(folder / "broken.bin", BROKEN, app=_application(False)),
+        OLD: firmware(folder / "old.bin", OLD, app=application(True)),
+        GOOD: firmware(folder / "good.bin", GOOD, app=application(True)),
+        BROKEN: firmware(folder / "broken.bin", BROKEN, app=application(False)),
     }
     with contextlib.ExitStack() as stack:
         platform = LocalPlatform(folder / "platform", throttle=max(1, int(SIZE / seconds)))
@@ -54,7 +53,9 @@ def play(folder: Path, seconds: float, view: View) -> Facts:
             device = Device(folder / name, relays, on_line=_teller(view, name))
             devices[name] = stack.enter_context(device).create(files[OLD])
             port = broker.port if name == CUT else platform.mqtt_port
-            device.put("boot.py", _settings(name, platform.add_device(PRODUCT, name), port))
+            device.put(
+                "boot.py", settings(PRODUCT, name, platform.add_device(PRODUCT, name), port)
+            )
         return _play(platform, devices, files, f"http://127.0.0.1:{server.port}", seconds, view)
 
 
@@ -163,31 +164,3 @@ def _teller(view: View, name: str) -> Callable[[str], None]:
             view.say(name, f"starts from {found[1]}" if found[1] else found[2])
 
     return tell
-
-
-def _application(good: bool) -> str:
-    """main.py, as a user edits it: with a self-test, and telling each percent."""
-    text = (ROOT / "main.py").read_text()
-    if _INIT not in text:
-        raise ValueError(f"main.py does not call {_INIT} any more")
-    more = f"self_test=lambda: {good}, progress_percent=1, progress_s=0"
-    return text.replace(_INIT, f"{_INIT[:-1]}, {more})")
-
-
-def _settings(identifier: str, secret: str, port: int) -> str:
-    """boot.py, as a user fills it in."""
-    text = (ROOT / "boot.py").read_text()
-    settings = {
-        "WIFI_SSID": "home",
-        "MQTT_SERVER": "127.0.0.1",
-        "MQTT_PORT": port,
-        "PRODUCT_KEY": PRODUCT,
-        "IDENTIFIER": identifier,
-        "DEVICE_SECRET": secret,
-    }
-    for name, value in settings.items():
-        line = value if isinstance(value, int) else f'"{value}"'
-        text, changed = re.subn(rf"^{name} = .*$", f"{name} = {line}", text, flags=re.M)
-        if changed != 1:
-            raise ValueError(f"boot.py has no line {name} = ...")
-    return text

@@ -1,0 +1,1 @@
+"""The platform with its console and two simulated devices, to play with."""
