@@ -8,7 +8,6 @@ from rich.console import Console
 from tools.bench import cli, fleet, measure, page
 from tools.bench.lab import Run
 from tools.bench.measure import BenchError, bench
-from tools.servers import program
 
 SIZE = 64 << 10
 PEER = """
@@ -151,10 +150,6 @@ def lab(tmp_path):
     peer.write_text(PEER)
     folder = tmp_path / "bench"
     folder.mkdir()
-    try:
-        program("nginx"), program("mosquitto")
-    except FileNotFoundError as missing:
-        pytest.skip(str(missing))
     with bench(folder, peer) as found:
         yield found
 

@@ -17,15 +17,20 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 _START_S = 10
+_OF = {"initdb": "postgres", "mosquitto_passwd": "mosquitto"}  # the target that installs it
 _STOP_S = 10
 
 
+class Missing(FileNotFoundError):
+    """A program that is not installed; says how to install it."""
+
+
 def program(name: str) -> str:
-    """Its path, also where not everybody looks. Raises FileNotFoundError with what to do."""
+    """Its path, also where not everybody looks. Raises Missing."""
     more = ["/usr/sbin", "/usr/local/sbin", *sorted(glob.glob("/usr/lib/postgresql/*/bin"))]
     found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *more]))
     if found is None:
-        raise FileNotFoundError(f"{name} is missing: make {name}")
+        raise Missing(f"{name} is missing: make {_OF.get(name, name)}")
     return found
 
 
