@@ -1,5 +1,6 @@
 """The command line against a platform that runs: what it prints, and its exit status."""
 
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from tests.test_platform_server import WAIT_S, Player
 from tools.codes import sentence
 from tools.platform.cli import main
+from tools.platform.client import TOKEN
 from tools.platform.local import LocalPlatform
 
 
@@ -207,3 +209,86 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def furnish(platform, tmp_path):
+    """Product pk, firmware 1.1.0, and a device d1 that has told 1.0.0. Returns its player."""
+    source = tmp_path / "app.bin"
+    source.write_bytes(b"x")
+    platform.add_product("pk")
+    secret = platform.add_device("pk", "d1")
+    platform.upload("pk", source, "1.1.0")
+    player = Player(platform.mqtt_port, "d1", secret)
+    assert player.ready() == "subscribed"
+    player.version("1.0.0")
+    platform.wait_seen(["d1"], WAIT_S)
+    return player
+
+
+def test_a_roll_out_and_a_retry(platform, run, tmp_path):
+    player = furnish(platform, tmp_path)
+    assert "they rise" in run("upgrade", "1", "--all", "--shares", "50,20", status=2)
+    assert "failures" in run("upgrade", "1", "--all", "--failures", "101", status=2)
+    run("upgrade", "1", "--all", "--shares", "10,100", "--failures", "30")
+    batch = run("status", "1", "--json")
+    assert (batch["shares"], batch["failures"], batch["devices"]) == ("10,100", 30, 1)
+    command = player.take("upgrade")
+    assert "did not fail" in run("retry", "1", "d1", status=2)
+    player.say("upgrade_reply", {}, command["msgId"], 413)
+    wait_until(lambda: run("status", "1", "--json")["state"] == "Aborted")
+    assert "1 of the first 1 devices failed" in run("status", "1")
+    assert "is over" in run("retry", "1", "d1", status=2)
+    run("upgrade", "1", "--all")
+    player.say("upgrade_reply", {}, player.take("upgrade")["msgId"], 413)
+    wait_until(lambda: run("status", "2", "--json")["state"] == "Completed")
+    assert run("retry", "2", "d1") == "d1: To be Retried\n"
+    player.take("upgrade")
+    player.version("1.1.0")
+    wait_until(lambda: run("status", "2", "--json")["statuses"] == {"Succeeded": 1})
+    assert run("status", "2", "--json")["rows"][0]["retries"] == 1
+    player.end()
+
+
+def test_operators(platform, run, tmp_path, monkeypatch):
+    file = tmp_path / "password"
+    file.write_text("correct horse battery\n")
+    assert run("operator", "add", "ann", "--password-file", str(file)) == "ann\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("another password\n"))
+    run("operator", "add", "bob")
+    assert [row["name"] for row in run("operator", "list", "--json")] == ["ann", "bob"]
+    assert "exists already" in run(
+        "operator", "add", "ann", "--password-file", str(file), status=2
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO("short\n"))
+    assert "10 to 200" in run("operator", "password", "bob", status=2)
+    monkeypatch.setattr("sys.stdin", io.StringIO("one more password\n"))
+    run("operator", "password", "bob")
+    run("operator", "remove", "bob")
+    assert "no operator bob" in run("operator", "remove", "bob", status=2)
+    file.unlink()
+    assert "No such file" in run("operator", "add", "eve", "--password-file", str(file), status=2)
+
+
+def test_a_platform_elsewhere(platform, run, tmp_path, monkeypatch):
+    platform.add_product("pk")
+    token = run("token", "add", "ci").strip()
+    assert [row["name"] for row in run("token", "list", "--json")] == ["ci"]
+    url = f"http://127.0.0.1:{platform.http_port}"
+    (tmp_path / "api.json").rename(tmp_path / "kept")
+    assert "no platform runs" in run("product", "list", status=2)
+    assert TOKEN in run("--url", url, "product", "list", status=2)
+    monkeypatch.setenv(TOKEN, token)
+    assert run("--url", url, "product", "list", "--json")[0]["key"] == "pk"
+    assert "no platform answers" in run("--url", "http://127.0.0.1:1", "status", status=2)
+    (tmp_path / "kept").rename(tmp_path / "api.json")
+    run("token", "remove", "ci")
+    assert "the token is wrong" in run("--url", url, "product", "list", status=2)
+
+
+def test_long_lists_come_in_pages(platform, run, monkeypatch):
+    platform.add_product("pk")
+    for number in range(7):
+        platform.add_device("pk", f"d{number}")
+    monkeypatch.setattr("tools.platform.client._PAGE", 3)
+    rows = run("device", "list", "--json")
+    assert [row["identifier"] for row in rows] == [f"d{number}" for number in range(7)]
