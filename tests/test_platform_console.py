@@ -6,13 +6,14 @@ import time
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from tests.console import NAME, PASSWORD, Browser
 from tools.platform import access as access_module
 from tools.platform.local import LocalPlatform
-from tools.platform.model import Device, PlatformError
+from tools.platform.model import Device, PlatformError, Session
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -318,3 +319,61 @@ def test_what_a_device_says_is_text(furnished, browser, text):
     engine.until(lambda: len(engine.events("d1")) >= 5, 20)
     for path in ("/batches/1", "/devices/d1", "/"):
         assert no_markup(browser.http.get(path).text)
+
+
+# How much may come
+
+
+def chunks(count):
+    for _ in range(count):
+        yield b"x" * 65536
+
+
+@pytest.mark.parametrize("path", ["/login", "/devices", "/api/products"])
+def test_a_body_that_is_too_long_is_refused(platform, browser, path):
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    for content in (b"x" * (1024 * 1024 + 1), chunks(40)):  # the second one tells no length
+        assert browser.http.post(path, content=content, headers=headers).status_code == 413
+    assert browser.http.get("/").status_code == 200
+
+
+def test_a_stranger_uploads_nothing(furnished):
+    stranger = Browser(furnished).http
+    for path in ("/firmware", "/api/firmware"):
+        for content in (b"x" * 3000, chunks(3)):
+            answer = stranger.post(path, content=content)
+            assert answer.status_code in (401, 413), path
+        wrong = {"Authorization": "Bearer wrong"}
+        assert stranger.post(path, content=b"x" * 3000, headers=wrong).status_code == 401
+    assert len(furnished.platform.registry.firmware()) == 1
+
+
+def test_an_upload_that_is_too_long_is_refused(furnished, browser, monkeypatch):
+    monkeypatch.setattr("tools.platform.model.FILE_MAX", 2000)
+    form = {"product": "pk", "version": "2"}
+    answer = browser.send("/firmware", files={"file": ("b.bin", b"x" * 2001)}, **form)
+    assert answer.status_code == 400
+    assert "longer than 2000 bytes" in answer.text
+    longer = b"x" * (1024 * 1024 + 2001)
+    assert browser.send("/firmware", files={"file": ("b.bin", longer)}, **form).status_code == 413
+    assert [path.name for path in (furnished.platform.folder / "firmware").iterdir()] == ["1"]
+
+
+def test_login_forms_that_nobody_sends_do_not_pile_up(platform, monkeypatch):
+    monkeypatch.setattr(access_module, "_FORMS_MAX", 20)
+    monkeypatch.setattr(access_module, "_FORM_YOUNG_S", -1.0)
+    for _ in range(50):
+        platform.platform.access.greet()
+    with platform.platform._store.begin() as tx:
+        assert tx.count(Session) <= 21
+
+
+def test_while_the_data_base_is_away_pages_say_so(platform, browser, monkeypatch):
+    def fails():
+        raise sa.exc.OperationalError("x", {}, Exception("away"))
+
+    monkeypatch.setattr(platform.platform._store, "begin", fails)
+    answer = browser.http.get("/")
+    assert (answer.status_code, "is away" in answer.text) == (503, True)
+    api = browser.http.get("/api/products", headers={"Accept": "application/json"})
+    assert (api.status_code, api.json()) == (503, {"error": "the data base is away: try again"})

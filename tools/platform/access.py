@@ -25,6 +25,8 @@ PASSWORD_MAX = 200
 FAILURES_MAX = 5  # of one name from one address, in FAILURES_S
 FAILURES_S = 300.0
 _REMEMBER_MAX = 10_000  # names and addresses
+_FORMS_MAX = 10_000  # login forms that nobody has sent; beyond, those of _FORM_YOUNG_S stay
+_FORM_YOUNG_S = 30.0
 
 
 class Denied(PlatformError):
@@ -85,6 +87,11 @@ class Access:
 
     def greet(self) -> tuple[str, Session]:
         """A session that nobody is logged in to, for the login form. Returns (cookie, session)."""
+        sessions = tables.sessions.c
+        with self._store.begin() as tx:
+            if tx.count(Session, sessions.operator == "") >= _FORMS_MAX:
+                old = time.time() + LOGIN_S - _FORM_YOUNG_S
+                tx.delete(Session, sessions.operator == "", sessions.ends < old)
         return self._open("", LOGIN_S)
 
     def log_in(self, cookie: str, csrf: str, name: str, password: str, address: str) -> str:

@@ -223,6 +223,18 @@ def _platform(request: Request):
 Here = Annotated[object, Depends(_platform)]  # server.Platform
 
 
+def _holds(platform, token):
+    return same(token, platform.token) or platform.access.may_call(token)
+
+
+def is_known(platform, request: Request) -> bool:
+    """True when it has a token or a session; what it may do is asked later."""
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() == "bearer" and _holds(platform, token.strip()):
+        return True
+    return platform.access.session(request.cookies.get(COOKIE, "")) is not None
+
+
 def _allowed(
     request: Request,
     platform: Here,
@@ -231,8 +243,7 @@ def _allowed(
     csrf: Annotated[str | None, Depends(_csrf)],
 ):
     if token:
-        given = token.credentials
-        if same(given, platform.token) or platform.access.may_call(given):
+        if _holds(platform, token.credentials):
             return
         raise Denied("the token is wrong")
     session = platform.access.session(cookie or "")

@@ -27,7 +27,8 @@ from tools.toolchain import WEB
 
 ROWS = 50  # on a page
 _EVENTS = 200
-_LIVE_S = 0.5  # between two looks at what is shown
+_LIVE_S = 0.5  # between two looks at what is shown, the least
+_REST = 10  # times as long as a look takes: a large batch is counted less often
 _LIVE_MAX = 200  # pages that are live at once
 _HERE = FilePath(__file__).parent
 
@@ -254,12 +255,15 @@ async def batch_live(
         page = await run_in_threadpool(_page_of, *arguments)
         names = [row.device for row in page["rows"]]  # those stay, whatever their status
         shown: dict[str, str] = {}
+        began = time.monotonic()
         while now := await run_in_threadpool(_pieces, ask, batch, names):
+            took = time.monotonic() - began
             for name, html in now.items():
                 if shown.get(name) != html:
                     yield ServerSentEvent(raw_data=html, event=name)
             shown = now
-            await asyncio.sleep(_LIVE_S)
+            await asyncio.sleep(max(_LIVE_S, _REST * took))
+            began = time.monotonic()
 
 
 @routes.post("/batches/{batch}/abort")

@@ -34,10 +34,19 @@ _GROUP = 200  # messages in one transaction
 _INBOX = 20_000  # messages that wait; more are not acknowledged, so the broker keeps them
 _PUSH = 200  # commands at a time; in between, messages are handled
 _LATE_S = 5.0  # while messages wait, time passes only as often: who waits there is not late
+_ROLL_TICKS = 4  # between two looks at gradual roll-outs: each counts the devices of a batch
 _CHUNK = 500  # tasks in one transaction of an abort
 _TIDY_S = 3600.0
 _TRY_S = (0.2, 5.0)  # before the next try, when the data base is away: first, longest
 _LOOK_S = 0.1  # between two looks of who waits: other workers tell no news
+
+# The data base is away, or could not do it now: the same again may work. Also a deadlock.
+AWAY = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    sa.exc.InternalError,
+    sa.exc.TimeoutError,
+)
 
 _log = logging.getLogger(__name__)
 _tasks, _batches = tables.tasks, tables.batches
@@ -297,12 +306,20 @@ class Engine:
 
     # What happens; called by the link, in its thread
 
-    def received(self, topic: str, payload: bytes, retained: bool, done: Callable[[], None]):
+    def received(
+        self,
+        topic: str,
+        payload: bytes,
+        retained: bool,
+        done: Callable[[], None],
+        lossy: bool = False,
+    ):
         """
-        A message of the link. A retained one is old news. done: called when it has been handled.
+        A message of the link. A retained one is old news. done: called when it has been handled;
+        lossy: it came at QoS 0, and goes when too much waits, so that the others have room.
         """
         parts = topic.split("/")  # "", sys, product, identifier, ota, firmware, name
-        if retained or len(parts) != 7:
+        if retained or len(parts) != 7 or (lossy and self._inbox.qsize() > _INBOX // 2):
             done()
             return
         message = _Message(time.time(), (parts[2], parts[3]), parts[6], payload, done)
@@ -321,7 +338,7 @@ class Engine:
     # In the engine's thread
 
     def _run(self):
-        clock = tidy = time.monotonic()
+        clock = tidy = roll = time.monotonic()
         while not self._ended.is_set():
             messages, woken = self._take(max(0.0, clock - time.monotonic()))
             if messages:
@@ -330,6 +347,9 @@ class Engine:
             if (self._inbox.empty() and (woken or now >= clock)) or now >= clock + _LATE_S:
                 more = self._insist(self._tick)
                 clock = now if more else now + self._tick_s
+                if now >= roll:
+                    self._insist(self._roll_on)
+                    roll = now + _ROLL_TICKS * self._tick_s
             if now >= tidy:
                 self._insist(self._tidy)
                 tidy = now + _TIDY_S
@@ -356,8 +376,8 @@ class Engine:
         while not self._ended.is_set():
             try:
                 return action()
-            except sa.exc.OperationalError as error:  # also a deadlock that was broken
-                _log.warning("data base: %s", error.orig)
+            except AWAY as error:
+                _log.warning("data base: %s", getattr(error, "orig", error))
                 self._ended.wait(pause)
                 pause = min(2 * pause, _TRY_S[1])
             except Exception:  # a full disk, say; whoever waits is asked again
@@ -368,7 +388,7 @@ class Engine:
     def _handle(self, messages):
         try:
             self._receive(messages)
-        except sa.exc.OperationalError:
+        except AWAY:
             raise
         except Exception:
             if len(messages) > 1:  # one of them; alone it harms nobody else
@@ -410,14 +430,15 @@ class Engine:
             wanted.add(Upgrades(ledger, self._reply_s).tick(now), now)
             self._save(tx, wanted)
         self._send(wanted)
-        for number in self._rolling():
-            self._roll(number)
         return len(due) == _PUSH
 
-    def _rolling(self):
+    def _roll_on(self):
         with self._store.begin() as tx:
-            found = tx.find(Batch, ~_batches.c.aborted, _batches.c.ends > time.time())
-        return [batch.id for batch in found if rollout.rolls(batch)]
+            live = sa.exists().where(_tasks.c.batch == _batches.c.id, _tasks.c.due.is_not(None))
+            found = tx.find(Batch, ~_batches.c.aborted, live)
+        for batch in found:
+            if rollout.rolls(batch):
+                self._roll(batch.id)
 
     def _roll(self, number):
         now, wanted = time.time(), _Wanted()

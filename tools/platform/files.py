@@ -4,6 +4,7 @@ brake. Who may: see urls.py.
 """
 
 import asyncio
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from tools.platform.urls import PATH, Refused, Signer
 
 _LOG_MAX = 10_000  # the newest requests
 _CHUNK = 64 * 1024  # bytes
+_LEFT_S = 86400.0  # no upload takes that long
 _SLICES = 20  # pieces a second when the brake is on, so that bars move
 
 
@@ -52,6 +54,12 @@ class Files:
     def __init__(self, folder: Path, throttle: int | None = None):
         self.folder, self.throttle = folder, throttle
         self.log: deque[Access] = deque(maxlen=_LOG_MAX)
+
+    def tidy(self):
+        """Takes away what uploads left behind that were cut."""
+        for path in (*self.folder.glob("coming-*"), *self.folder.glob("upload-*")):
+            if time.time() - path.stat().st_mtime > _LEFT_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def router(self) -> APIRouter:
         router = APIRouter(include_in_schema=False)

@@ -54,9 +54,10 @@ class Link:
     """
     The connection. client_id: of this platform; lasting: True = the broker keeps what devices say
     while the platform is away (a session); shared: True = other workers take a part of the
-    messages; received: called with (topic, payload bytes, retained bool, done) for each message of
-    a device, done() acknowledges it, from any thread; changed: called with True when it is
-    connected and subscribed, with False when the connection is lost.
+    messages; received: called for each message of a device with (topic, payload bytes, retained
+    bool, done, lossy bool), done() acknowledges it, from any thread, lossy: it came at QoS 0;
+    changed: called with True when it is connected and subscribed, with False when the connection
+    is lost.
     """
 
     def __init__(
@@ -129,7 +130,8 @@ class Link:
         def done():
             client.ack(message.mid, message.qos)
 
-        self._received(message.topic, message.payload, message.retain, done)
+        lossy = message.qos == 0
+        self._received(message.topic, message.payload, message.retain, done, lossy)
 
     def _complain(self, text):
         # Once, not at each try.

@@ -94,6 +94,7 @@ class Platform:
             with self._store.begin() as tx:
                 self._signer = Signer(tx.setting("url_key", secrets.token_hex(32)))
             self.files.signer = self._signer
+            self.files.tidy()
             self.registry = Registry(self._store, self.files, self._key)
             self.access = Access(self._store)
             tick_s = min(_TICK_S, self._reply_s / 4)

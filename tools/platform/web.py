@@ -13,15 +13,19 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
-from starlette.datastructures import MutableHeaders
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 
-from tools.platform import api, console
+from tools.platform import api, console, model
 from tools.platform.access import Denied, TooOften
+from tools.platform.engine import AWAY
 from tools.platform.model import NotFound, PlatformError
 
 _STOP_S = 1  # for connections that are open: a download that runs does not hold it up
 _HEADERS_MAX = 32 * 1024  # bytes
+_BODY_MAX = 1024 * 1024  # bytes, but of an upload
+_UPLOADS = ("/firmware", "/api/firmware")
 # Nothing but what comes from here, no frames, and nothing written into a page runs.
 _CSP = "Content-Security-Policy"
 _SAFE = {
@@ -52,11 +56,18 @@ def application(platform) -> FastAPI:
     app.include_router(platform.files.router())
     app.include_router(api.routes)
     console.add_to(app)
+    app.add_middleware(_Bounded, platform=platform)
     app.add_middleware(_Safe)
 
     @app.exception_handler(PlatformError)
     async def refused(request: Request, error: PlatformError):
         return _problem(request, _status(error), str(error))
+
+    async def away(request: Request, error: Exception):
+        return _problem(request, 503, "the data base is away: try again")
+
+    for kind in AWAY:
+        app.add_exception_handler(kind, away)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError):
@@ -69,6 +80,47 @@ def application(platform) -> FastAPI:
         return _problem(request, error.status_code, str(error.detail), error.headers)
 
     return app
+
+
+class _Bounded:
+    """
+    Refuses a body that is too long, before it is read: a large one must be an upload, and come
+    from somebody who may.
+    """
+
+    def __init__(self, app, platform):
+        self._app, self._platform = app, platform
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "")
+        most = _BODY_MAX
+        if scope["path"] in _UPLOADS:
+            most = model.FILE_MAX + _BODY_MAX
+            if not await run_in_threadpool(api.is_known, self._platform, Request(scope)):
+                most = 0
+        if length.isdecimal() and int(length) > most:
+            await _too_long(Request(scope), most)(scope, receive, send)
+            return
+        left = most
+
+        async def counted():
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413, "this is too long")
+            return message
+
+        await self._app(scope, counted, send)
+
+
+def _too_long(request, most):
+    if most:
+        return _problem(request, 413, f"this is too long: at most {most} bytes are possible")
+    return _problem(request, 401, "log in, or show a token")
 
 
 class _Safe:
