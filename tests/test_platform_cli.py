@@ -227,18 +227,25 @@ def furnish(platform, tmp_path):
 
 def test_a_roll_out_and_a_retry(platform, run, tmp_path):
     player = furnish(platform, tmp_path)
+    other = Player(platform.mqtt_port, "d2", platform.add_device("pk", "d2"))
+    assert other.ready() == "subscribed"
+    other.version("1.0.0")
+    platform.wait_seen(["d2"], WAIT_S)
     assert "they rise" in run("upgrade", "1", "--all", "--shares", "50,20", status=2)
     assert "failures" in run("upgrade", "1", "--all", "--failures", "101", status=2)
     run("upgrade", "1", "--all", "--shares", "10,100", "--failures", "30")
     batch = run("status", "1", "--json")
-    assert (batch["shares"], batch["failures"], batch["devices"]) == ("10,100", 30, 1)
-    command = player.take("upgrade")
-    assert "did not fail" in run("retry", "1", "d1", status=2)
-    player.say("upgrade_reply", {}, command["msgId"], 413)
+    assert (batch["shares"], batch["failures"], batch["devices"]) == ("10,100", 30, 2)
+    first = {"d1": player, "d2": other}
+    wait_until(lambda: any(not item.inbox.empty() for item in first.values()))
+    (name,) = [name for name, item in first.items() if not item.inbox.empty()]
+    assert "did not fail" in run("retry", "1", name, status=2)
+    first[name].say("upgrade_reply", {}, first[name].take("upgrade")["msgId"], 413)
     wait_until(lambda: run("status", "1", "--json")["state"] == "Aborted")
     assert "1 of the first 1 devices failed" in run("status", "1")
-    assert "is over" in run("retry", "1", "d1", status=2)
-    run("upgrade", "1", "--all")
+    wait_until(lambda: run("status", "1", "--json")["statuses"] == {"Failed": 2})
+    assert "is over" in run("retry", "1", name, status=2)
+    run("upgrade", "1", "d1")
     player.say("upgrade_reply", {}, player.take("upgrade")["msgId"], 413)
     wait_until(lambda: run("status", "2", "--json")["state"] == "Completed")
     assert run("retry", "2", "d1") == "d1: To be Retried\n"
@@ -247,6 +254,7 @@ def test_a_roll_out_and_a_retry(platform, run, tmp_path):
     wait_until(lambda: run("status", "2", "--json")["statuses"] == {"Succeeded": 1})
     assert run("status", "2", "--json")["rows"][0]["retries"] == 1
     player.end()
+    other.end()
 
 
 def test_operators(platform, run, tmp_path, monkeypatch):

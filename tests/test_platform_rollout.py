@@ -43,13 +43,13 @@ def test_another_batch_begins_with_others():
 @pytest.mark.parametrize(
     ("counts", "decision"),
     [
-        (Counts(10, 0, 0), STAY),
-        (Counts(10, 9, 2), STAY),
-        (Counts(10, 10, 2), NEXT),  # 20 % is not above 20 %
-        (Counts(10, 10, 0), NEXT),
-        (Counts(10, 3, 3), STOP),  # at once, whoever still runs
-        (Counts(10, 10, 10), STOP),
-        (Counts(0, 0, 0), NEXT),  # an empty share
+        (Counts(10, 0, 0, 9), STAY),
+        (Counts(10, 9, 2, 9), STAY),
+        (Counts(10, 10, 2, 9), NEXT),  # 20 % is not above 20 %
+        (Counts(10, 10, 0, 9), NEXT),
+        (Counts(10, 3, 3, 9), STOP),  # at once, whoever still runs
+        (Counts(10, 10, 10, 9), STOP),
+        (Counts(0, 0, 0, 9), NEXT),  # an empty share
     ],
 )
 def test_decisions(counts, decision):
@@ -59,11 +59,12 @@ def test_decisions(counts, decision):
 @pytest.mark.parametrize(
     ("given", "counts", "decision"),
     [
-        ({"wave": 2}, Counts(10, 10, 0), STAY),
-        ({"wave": 2}, Counts(10, 10, 3), STOP),
-        ({"failures": 0}, Counts(1000, 1, 1), STOP),
-        ({"failures": 100}, Counts(3, 3, 3), NEXT),
-        ({"shares": "100"}, Counts(3, 3, 0), STAY),
+        ({"wave": 2}, Counts(10, 10, 0, 9), STAY),
+        ({"wave": 2}, Counts(10, 10, 3, 9), STOP),
+        ({"failures": 0}, Counts(1000, 1, 1, 9), STOP),
+        ({"failures": 100}, Counts(3, 3, 3, 9), NEXT),
+        ({"shares": "100"}, Counts(3, 3, 0, 9), STAY),
+        ({}, Counts(1, 1, 1, 0), STAY),  # nothing is left to be stopped
     ],
 )
 def test_decisions_at_the_ends(given, counts, decision):

@@ -78,6 +78,7 @@ class Books:
             len(opened),
             sum(task.at_rest for task in opened),
             sum(course.tells_of_firmware(task) for task in opened),
+            sum(not task.at_rest for task in self.tasks(batch)),
         )
 
     def open_wave(self, batch: Batch, now: float):

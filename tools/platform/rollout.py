@@ -22,12 +22,14 @@ STAY, NEXT, STOP = "stay", "next", "stop"
 class Counts:
     """
     Devices of the open waves. failed: those that could not do it; a device that never answered is
-    away, which says nothing about the firmware.
+    away, which says nothing about the firmware. left: devices of the whole batch that are not at
+    rest.
     """
 
     open: int
     at_rest: int
     failed: int
+    left: int
 
 
 def check(shares: str, failures: int):
@@ -80,7 +82,9 @@ def last(batch: Batch) -> int:
 
 
 def decide(batch: Batch, counts: Counts) -> str:
-    """STAY, NEXT or STOP."""
+    """STAY, NEXT or STOP. Where nothing is left to be stopped, the batch is Completed."""
+    if not counts.left:
+        return STAY
     if counts.failed * 100 > batch.failures * counts.open:
         return STOP
     if counts.at_rest == counts.open and batch.wave < last(batch):

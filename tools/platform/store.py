@@ -325,18 +325,18 @@ class Transaction:
 
     def wave_counts(self, batch: Batch) -> Counts:
         """How the open waves of a batch are doing."""
-        some = _tasks.c["status", "remark", "code"]
-        query = (
-            sa.select(*some, sa.func.count())
-            .where(_tasks.c.batch == batch.id, _tasks.c.wave <= batch.wave)
-            .group_by(*some)
-        )
-        counts = Counts(0, 0, 0)
-        for status, remark, code, number in self._connection.execute(query):
+        some = _tasks.c["wave", "status", "remark", "code"]
+        query = sa.select(*some, sa.func.count()).group_by(*some)
+        counts = Counts(0, 0, 0, 0)
+        for wave, status, remark, code, number in self.rows_of(
+            query.where(_tasks.c.batch == batch.id)
+        ):
             task = Task(batch.id, "", "", status, remark=remark, code=code)
-            counts.open += number
-            counts.at_rest += number * task.at_rest
-            counts.failed += number * tells_of_firmware(task)
+            counts.left += number * (not task.at_rest)
+            if wave <= batch.wave:
+                counts.open += number
+                counts.at_rest += number * task.at_rest
+                counts.failed += number * tells_of_firmware(task)
         return counts
 
     def open_wave(self, batch: Batch, now: float) -> None:
