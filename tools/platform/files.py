@@ -106,18 +106,21 @@ class _Firmware(FileResponse):
         if scope["method"] == "HEAD":  # RFC 9110, 14.2: Range is for GET
             headers = [item for item in scope["headers"] if item[0] != b"range"]
             scope = {**scope, "headers": headers}
-        throttle = self._throttle()
-        self.chunk_size = min(_CHUNK, max(1, throttle // _SLICES)) if throttle else _CHUNK
-        began = time.monotonic()
+        brake = self._throttle()
+        self.chunk_size = min(_CHUNK, max(1, brake // _SLICES)) if brake else _CHUNK
+        due = time.monotonic()
 
         async def counted(message):
+            nonlocal due
             await send(message)
             if message["type"] == "http.response.start":
                 self._began(message)
                 return
-            self._access.sent += len(message.get("body", b""))
-            if throttle:
-                await asyncio.sleep(began + self._access.sent / throttle - time.monotonic())
+            length = len(message.get("body", b""))
+            self._access.sent += length
+            if brake := self._throttle():
+                due = max(due, time.monotonic() - 1) + length / brake
+                await asyncio.sleep(due - time.monotonic())
 
         try:
             await super().__call__(scope, receive, counted)

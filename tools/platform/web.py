@@ -193,4 +193,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
         if self._serving:
             await asyncio.wait([self._serving])
+        # uvicorn ends what answers, and leaves the connection open: a device would wait for more.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
         self._socket.close()
