@@ -89,11 +89,12 @@ lint: $(READY)
 	@$(PY) -m ruff format --check --quiet
 	@$(PY) -m codespell_lib
 
-# pytest comes last, so that its closing line is the last one.
+# pytest comes last, so that its closing line is the last one. Three at a time, for most of them
+# wait more than they work.
 test: lint libraries mosquitto nginx postgres chromium
 	@$(RUNNER)
 	@$(PY) -m tools faults --sample
-	@$(PY) -m pytest -n 2
+	@$(PY) -m pytest -n 3
 
 faults: libraries mosquitto
 	@$(PY) -m tools faults --write
