@@ -377,3 +377,4 @@ def test_while_the_data_base_is_away_pages_say_so(platform, browser, monkeypatch
     assert (answer.status_code, "is away" in answer.text) == (503, True)
     api = browser.http.get("/api/products", headers={"Accept": "application/json"})
     assert (api.status_code, api.json()) == (503, {"error": "the data base is away: try again"})
+    assert browser.http.post("/firmware", content=b"x").status_code == 503

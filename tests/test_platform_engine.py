@@ -410,7 +410,7 @@ def test_no_retry_when_the_batch_is_over_or_another_one_runs(stage):
     fail(stage, "d1")
     stage.until(lambda: stage.statuses(first)["d1"] == "Failed")
     second = stage.engine.upgrade(stage.firmware, ["d1"])["batch"]
-    with pytest.raises(PlatformError, match=f"in batch {second}"):
+    with pytest.raises(PlatformError, match=f"later batch, {second}"):
         stage.engine.retry(first, "d1")
     fail(stage, "d1", 2)
     stage.until(lambda: stage.statuses(second)["d1"] == "Failed")
@@ -529,3 +529,25 @@ def test_two_workers_share_the_work_and_lose_nothing(tmp_path, postgres):
         stage.until(lambda: all(stage.acknowledged))
     finally:
         stage.close()
+
+
+def test_a_device_with_a_long_history(stage, monkeypatch):
+    monkeypatch.setattr("tools.platform.store._HISTORY", 2)
+    stage.join("d1", "d2")
+    batches = []
+    for count in range(1, 6):
+        batches.append(stage.engine.upgrade(stage.firmware)["batch"])
+        fail(stage, "d1", count)
+        stage.until(lambda: stage.statuses(batches[-1])["d1"] == "Failed")
+        stage.command("d2", count)
+        if count < 5:
+            stage.engine.abort(batches[-1])
+            stage.say("d2", "version", {"firmwareVersion": "1.1.0"})
+            stage.until(lambda: stage.statuses(batches[-1])["d2"] == "Succeeded")
+            stage.say("d2", "version", {"firmwareVersion": "1.0.0"})
+            stage.until(lambda: stage.registry.device("d2")["version"] == "1.0.0")
+    with pytest.raises(PlatformError, match=f"later batch, {batches[-1]}"):
+        stage.engine.retry(batches[0], "d1")
+    stage.say("d2", "version", {"firmwareVersion": "1.1.0"})
+    stage.until(lambda: stage.statuses(batches[-1])["d2"] == "Succeeded")
+    assert [stage.statuses(batch)["d1"] for batch in batches] == ["Failed"] * 5

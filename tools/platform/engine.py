@@ -122,7 +122,8 @@ class Engine:
         self._news = threading.Condition()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._listening = False  # since the link came up, the waits have been prolonged
+        self._changes = 0  # of the link
+        self._granted = 0  # after that change, who is waited for got time for what comes late
 
     def start(self):
         """Once."""
@@ -208,11 +209,13 @@ class Engine:
             self._batch(tx, batch)
             key = registry.find_device(tx, device).key
             ledger, wanted = tx.ledger(self._url_of, [key]), _Wanted()
-            found = [task for task in ledger.tasks_of(ledger.devices[key]) if task.batch == batch]
-            if not found:
+            if tx.get(Task, batch, *key) is None:
                 raise NotFound(f"device {device} is not in batch {batch}")
+            task = ledger.tasks_of(ledger.devices[key])[-1]
+            if task.batch != batch:
+                raise PlatformError(f"device {device} was in a later batch, {task.batch}")
             now = time.time()
-            wanted.add(Upgrades(ledger, self._reply_s).retry(now, found[0]), now)
+            wanted.add(Upgrades(ledger, self._reply_s).retry(now, task), now)
             self._save(tx, wanted)
         self._wake()
 
@@ -330,7 +333,7 @@ class Engine:
 
     def link_changed(self, connected: bool):
         """The link came up or broke."""
-        self._listening = False
+        self._changes += 1
         self.connected = connected
         self._wake()
         self._spread_news()
@@ -417,11 +420,11 @@ class Engine:
         if not self.connected:
             return False
         now = time.time()
-        if not self._listening:
-            # What was said meanwhile may only come now.
+        changes = self._changes
+        if self._granted != changes:
             with self._store.begin() as tx:
                 tx.grant(now + self._reply_s)
-            self._listening = True
+            self._granted = changes
         wanted = _Wanted()
         with self._store.begin() as tx:
             due = tx.due(now, _PUSH)

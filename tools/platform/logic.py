@@ -82,7 +82,7 @@ class Upgrades:
 
     def retry(self, now: float, task: Task) -> list:
         """
-        One attempt more for a device that Failed. Returns effects.
+        One attempt more for a device that Failed. task: its newest. Returns effects.
         Raises PlatformError when it did not fail, or its batch is over.
         """
         batch = self.books.batches[task.batch]
@@ -94,8 +94,6 @@ class Upgrades:
         reason = self.books.left_out(device, self.books.target(task))
         if reason:
             raise PlatformError(f"device {task.identifier}: {reason}")
-        if task is not self.books.tasks_of(device)[-1]:
-            raise PlatformError(f"device {task.identifier} was in a later batch")
         with self._change(task):
             course.retry(task, batch, now)
         return self._effects()

@@ -27,6 +27,7 @@ _LOCK_FILE = "platform.lock"
 _BUSY_S = 10.0  # for a lock of SQLite that somebody else holds
 _POOL = 10  # connections to PostgreSQL
 _KEYS_MAX = 500  # in one query
+_HISTORY = 5  # tasks of a device that are looked at, besides those that are not at rest
 _MIGRATION_LOCK = 7_060_315  # of PostgreSQL, for one worker at a time: any number
 
 _tasks, _devices, _batches, _events = (
@@ -39,13 +40,13 @@ _tasks, _devices, _batches, _events = (
 
 class Store:
     """
-    folder: keeps the SQLite file, and says who owns it; url: SQLAlchemy's, of PostgreSQL, None =
-    SQLite in the folder. Raises PlatformError when another process has that folder's SQLite file,
-    or the data base cannot be reached.
+    folder: of one process; keeps the SQLite file; url: SQLAlchemy's, of PostgreSQL, None = SQLite
+    in the folder. Raises PlatformError when another process has that folder, or the data base
+    cannot be reached.
     """
 
     def __init__(self, folder: Path, url: str | None = None):
-        self._lock_file = None if url else _own(folder / _LOCK_FILE)
+        self._lock_file = _own(folder / _LOCK_FILE)
         path = folder / "platform.db"
         if not url:
             path.touch(mode=0o600)  # device secrets are in it
@@ -225,20 +226,16 @@ class Transaction:
 
     # Tasks
 
-    def tasks_of(self, keys: Iterable[Key], lock: bool = False) -> list[Task]:
-        """All of these devices, those of one oldest first."""
-        order = _tasks.c["product", "identifier", "batch"]
-        return self._by_keys(Task, keys, lock, order)
-
     def live_tasks_of(self, product: str, devices: list[Device] | None) -> list[Task]:
         """Not at rest; of these devices, None = of all of the product."""
         live = _tasks.c.product == product, _tasks.c.due.is_not(None)
         if devices is None:
             return self.find(Task, *live)
-        names, found = sorted(device.identifier for device in devices), []
-        for at in range(0, len(names), _KEYS_MAX):
-            found += self.find(Task, *live, _tasks.c.identifier.in_(names[at : at + _KEYS_MAX]))
-        return found
+        return [
+            task
+            for some in _pieces(sorted(device.identifier for device in devices))
+            for task in self.find(Task, *live, _tasks.c.identifier.in_(some))
+        ]
 
     def due(self, now: float, limit: int) -> list[Task]:
         """Whose wait is over, but those that another worker is busy with; locked."""
@@ -298,11 +295,11 @@ class Transaction:
 
     def devices_named(self, identifiers: Iterable[str]) -> list[Device]:
         """Locked. Unknown ones are left out."""
-        names, found = sorted(set(identifiers)), []
-        for at in range(0, len(names), _KEYS_MAX):
-            some = _devices.c.identifier.in_(names[at : at + _KEYS_MAX])
-            found += self.find(Device, some, lock=True)
-        return found
+        return [
+            device
+            for some in _pieces(sorted(set(identifiers)))
+            for device in self.find(Device, _devices.c.identifier.in_(some), lock=True)
+        ]
 
     # Books
 
@@ -310,18 +307,31 @@ class Transaction:
         """The books about these devices, which are locked."""
         ledger = Ledger(self, url_of)
         keys = sorted(set(keys))
-        for device in self._by_keys(Device, keys, True, _devices.primary_key):
-            ledger.enter(device)
-        ledger.take_in(self.tasks_of(keys, lock=True))
+        key = sa.tuple_(*_devices.primary_key)
+        for some in _pieces(keys):
+            for device in self.find(Device, key.in_(some), lock=True):
+                ledger.enter(device)
+        ledger.take_in(self._recent_tasks(keys))
         return ledger
 
-    def _by_keys(self, kind, keys, lock, order):
-        table, keys, found = tables.OF[kind], sorted(set(keys)), []
-        columns = sa.tuple_(table.c.product, table.c.identifier)
-        for at in range(0, len(keys), _KEYS_MAX):
-            some = columns.in_(keys[at : at + _KEYS_MAX])
-            found += self.find(kind, some, order=order, lock=lock)
-        return found
+    def _recent_tasks(self, keys):
+        # Of devices that are locked, so that no other begins: those that are not at rest, and the
+        # last ones, by which late messages are known. Those of one device oldest first; locked.
+        order = _tasks.c["product", "identifier", "batch"]
+        number = sa.func.row_number().over(partition_by=order[:2], order_by=order[2].desc())
+        found = []
+        for some in _pieces(keys):
+            mine = sa.tuple_(*order[:2]).in_(some)
+            recent = sa.select(*order, _tasks.c.due, number.label("number")).where(mine).subquery()
+            query = sa.select(*recent.c["product", "identifier", "batch"]).where(
+                (recent.c.number <= _HISTORY) | recent.c.due.is_not(None)
+            )
+            found += [tuple(row) for row in self.rows_of(query)]
+        return [
+            task
+            for some in _pieces(sorted(found))
+            for task in self.find(Task, sa.tuple_(*order).in_(some), order=order, lock=True)
+        ]
 
     def wave_counts(self, batch: Batch) -> Counts:
         """How the open waves of a batch are doing."""
@@ -385,6 +395,10 @@ class Ledger(Books):
 
     def knows(self, key: Key) -> bool:
         return key in self.devices or self._transaction.get(Device, *key) is not None
+
+
+def _pieces(keys):
+    return (keys[at : at + _KEYS_MAX] for at in range(0, len(keys), _KEYS_MAX))
 
 
 def _engine(url):

@@ -64,7 +64,7 @@ def application(platform) -> FastAPI:
         return _problem(request, _status(error), str(error))
 
     async def away(request: Request, error: Exception):
-        return _problem(request, 503, "the data base is away: try again")
+        return _away(request)
 
     for kind in AWAY:
         app.add_exception_handler(kind, away)
@@ -97,9 +97,14 @@ class _Bounded:
             return
         length = Headers(scope=scope).get("content-length", "")
         most = _BODY_MAX
-        if scope["path"] in _UPLOADS:
+        if scope["path"] in _UPLOADS and scope["method"] == "POST":
             most = model.FILE_MAX + _BODY_MAX
-            if not await run_in_threadpool(api.is_known, self._platform, Request(scope)):
+            try:
+                known = await run_in_threadpool(api.is_known, self._platform, Request(scope))
+            except AWAY:
+                await _away(Request(scope))(scope, receive, send)
+                return
+            if not known:
                 most = 0
         if length.isdecimal() and int(length) > most:
             await _too_long(Request(scope), most)(scope, receive, send)
@@ -115,6 +120,10 @@ class _Bounded:
             return message
 
         await self._app(scope, counted, send)
+
+
+def _away(request):
+    return _problem(request, 503, "the data base is away: try again")
 
 
 def _too_long(request, most):
