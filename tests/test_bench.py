@@ -123,7 +123,8 @@ def test_figures_of_a_fleet():
     assert found["fleet_messages_s"] == 1200
 
 
-def test_a_small_fleet_over_the_real_servers():
+def test_a_small_fleet_over_the_real_servers(monkeypatch):
+    monkeypatch.setattr(fleet, "_PAUSE_S", (0.01, 0.05))
     found = fleet.measure(20)
     assert (found.devices, found.lost) == (20, 0)
     assert found.messages_s > 0 and found.cpu_ms > 0 and found.memory_mb > 0

@@ -61,7 +61,7 @@ def test_schemathesis_finds_no_error(platform, tmp_path, names):
     command += [url + "openapi.json", "--checks", checks + ",response_schema_conformance"]
     command += ["--seed", "7", "--workers", "2", "--no-color"]
     command += ["--max-examples", str(_EXAMPLES), "--header", f"Authorization: Bearer {token}"]
-    command += ["--phases", "fuzzing" if names else "coverage,fuzzing"]
+    command += ["--phases", "fuzzing" if names else "coverage"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
     )
