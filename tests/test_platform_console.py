@@ -2,6 +2,7 @@
 
 import html
 import json
+import socket
 import time
 
 import httpx
@@ -13,7 +14,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from tests.console import NAME, PASSWORD, Browser
 from tools.platform import access as access_module
 from tools.platform.local import LocalPlatform
-from tools.platform.model import Device, PlatformError, Session
+from tools.platform.model import Batch, Device, PlatformError, Session
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -126,10 +127,12 @@ def test_the_session_before_the_login_is_not_the_one_after(platform):
 
 
 def test_a_session_ends(platform, browser, monkeypatch):
-    assert browser.http.get("/").status_code == 200
+    kept = {"Cookie": f"ota_session={browser.cookie()}", "Accept": "text/html"}  # by who keeps it
+    url = browser.http.base_url
+    assert httpx.get(url, headers=kept).status_code == 200
     now = time.time()
     monkeypatch.setattr(access_module.time, "time", lambda: now + access_module.SESSION_S + 1)
-    assert browser.http.get("/").headers["Location"] == "/login"
+    assert httpx.get(url, headers=kept).headers["Location"] == "/login"
 
 
 def test_logging_out_ends_the_session_also_for_who_kept_the_cookie(platform, browser):
@@ -316,7 +319,15 @@ def test_what_a_device_says_is_text(furnished, browser, text):
     payload = json.dumps(message | {"code": 430}).encode()
     for name in ("progress", "version", "get", "upgrade_reply"):
         engine.received(f"/sys/pk/d1/ota/firmware/{name}", payload, False, lambda: None)
-    engine.until(lambda: len(engine.events("d1")) >= 5, 20)
+    engine.until(lambda: furnished.status(1)[0].status == "Pushed", 20)
+    with furnished.platform._store.begin() as tx:
+        (batch,) = tx.find(Batch)
+    message["data"]["firmwareVersion"] = "1.1.0"  # now one that counts
+    payload = json.dumps(message | {"msgId": f"{batch.token}-1-0", "code": 430}).encode()
+    engine.received("/sys/pk/d1/ota/firmware/progress", payload, False, lambda: None)
+    engine.until(lambda: furnished.status(1)[0].status == "Failed", 20)
+    assert furnished.status(1)[0].message == text
+    assert text in html.unescape(browser.http.get("/batches/1").text)
     for path in ("/batches/1", "/devices/d1", "/"):
         assert no_markup(browser.http.get(path).text)
 
@@ -346,6 +357,14 @@ def test_a_stranger_uploads_nothing(furnished):
         wrong = {"Authorization": "Bearer wrong"}
         assert stranger.post(path, content=b"x" * 3000, headers=wrong).status_code == 401
     assert len(furnished.platform.registry.firmware()) == 1
+
+
+def test_the_body_of_a_stranger_is_not_even_waited_for(furnished):
+    for path in ("/firmware", "/api/firmware"):
+        with socket.create_connection(("127.0.0.1", furnished.http_port), 10) as sock:
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n"
+            sock.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode())
+            assert sock.recv(12) == b"HTTP/1.1 401"
 
 
 def test_an_upload_that_is_too_long_is_refused(furnished, browser, monkeypatch):

@@ -558,3 +558,87 @@ def test_a_device_with_a_long_history(stage, monkeypatch):
     stage.say("d2", "version", {"firmwareVersion": "1.1.0"})
     stage.until(lambda: stage.statuses(batches[-1])["d2"] == "Succeeded")
     assert [stage.statuses(batch)["d1"] for batch in batches] == ["Failed"] * 5
+
+
+@pytest.fixture
+def shared(tmp_path, postgres):
+    """A stage over PostgreSQL whose engine stands still: device d1 is To be Pushed."""
+    stage = Stage(tmp_path, postgres())
+    stage.join("d1", "d2")
+    stage.engine.link_changed(False)
+    stage.engine.upgrade(stage.firmware, ["d1"])
+    yield stage
+    stage.close()
+
+
+def ledger(tx, *names):
+    return tx.ledger(lambda *_: "http://h/", [("pk", name) for name in names])
+
+
+def meanwhile(stage, action):
+    """Another worker's transaction, in a thread. Returns (thread, what it found)."""
+    found = []
+
+    def run():
+        with stage.store.begin() as tx:
+            found.append(action(tx))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, found
+
+
+@pytest.mark.parametrize("held", ["device", "task"])
+def test_a_device_that_one_worker_is_at_waits_for_no_other(shared, held):
+    with shared.store.begin() as tx:
+        if held == "device":
+            record = ledger(tx, "d1").devices["pk", "d1"]
+            record.version = "9"
+        else:
+            (record,) = tx.due(time.time(), 10)
+            record.progress = 9
+        tx.update([record])
+        thread, found = meanwhile(shared, lambda other: ledger(other, "d1", "d2"))
+        thread.join(0.5)
+        assert not found  # it waits
+        other, seen = meanwhile(shared, lambda third: ledger(third, "d2"))
+        other.join(WAIT_S)
+        assert seen or held == "task"  # and nobody else does
+    thread.join(WAIT_S)
+    (books,) = found
+    (task,) = books.tasks_of(books.devices["pk", "d1"])
+    assert (books.devices["pk", "d1"].version, task.progress) in (("9", 0), ("1.0.0", 9))
+
+
+def test_what_is_due_is_taken_by_one_worker(shared):
+    with shared.store.begin() as tx:
+        assert len(tx.due(time.time(), 10)) == 1
+        thread, found = meanwhile(shared, lambda other: other.due(time.time(), 10))
+        thread.join(WAIT_S)
+        assert found == [[]]  # at once, and without it
+
+
+def test_two_batches_at_once_do_not_take_the_same_device(tmp_path, postgres):
+    stage = Stage(tmp_path, postgres())
+    try:
+        stage.join("d1", "d2", "d3")
+        began, errors = [], []
+        start = threading.Barrier(4)
+
+        def begin():
+            start.wait()
+            try:
+                began.append(stage.engine.upgrade(stage.firmware)["batch"])
+            except PlatformError as error:
+                errors.append(str(error))
+
+        threads = [threading.Thread(target=begin) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT_S)
+        assert len(began) == 1
+        assert len(errors) == 3
+        assert all("in batch" in error for error in errors)
+    finally:
+        stage.close()

@@ -1,5 +1,6 @@
 """The file server over real HTTP: what a resuming device needs, and the access log."""
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -231,3 +232,24 @@ def test_a_server_that_has_the_files_asks_whether_a_url_holds(platform):
     for wrong in (changed(path, device="x"), signed(platform, seconds=-1), "", "/", "?", path[1:]):
         assert ask(platform, check, X_Original_URI=wrong)[0] == 403
     assert ask(platform, check)[0] == 403
+
+
+def test_a_platform_that_stops_ends_its_downloads(tmp_path):
+    platform = LocalPlatform(tmp_path / "platform", throttle=10_000)
+    platform.start()
+    try:
+        platform.add_product("pk")
+        source = tmp_path / "a.bin"
+        source.write_bytes(CONTENT)
+        platform.upload("pk", source, "1.0.0")
+        with socket.create_connection(("127.0.0.1", platform.http_port), timeout=20) as sock:
+            sock.sendall(f"GET {signed(platform)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert sock.recv(100)
+            platform.stop()
+            platform = None
+            with contextlib.suppress(ConnectionResetError):
+                while sock.recv(65536):  # a device would wait for the rest
+                    pass
+    finally:
+        if platform:
+            platform.stop()
