@@ -1,12 +1,32 @@
 """An operator with a browser that runs no scripts: what a test does with the console's pages."""
 
 import re
+from pathlib import Path
 
 import httpx
 
 from tools.platform.local import LocalPlatform
+from tools.platform.model import Device
 
 NAME, PASSWORD = "ann", "correct horse battery"
+
+
+def furnish(platform: LocalPlatform, folder: Path) -> None:
+    """Product pk with firmware 1.1.0, and a device d1 that has told 1.0.0 and is away."""
+    platform.add_product("pk")
+    platform.add_device("pk", "d1")
+    source = folder / "a.bin"
+    source.write_bytes(b"\xe9 firmware")
+    platform.upload("pk", source, "1.1.0")
+    told(platform)
+
+
+def told(platform: LocalPlatform) -> None:
+    """The one device has told version 1.0.0."""
+    with platform.platform._store.begin() as tx:
+        (device,) = tx.find(Device)
+        device.version, device.seen = "1.0.0", 1.0
+        tx.update([device])
 
 
 class Browser:

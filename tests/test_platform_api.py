@@ -12,9 +12,10 @@ import sys
 import httpx
 import pytest
 
+from tests.console import furnish
 from tools.platform.client import API_FILE, TOKEN, Client
 from tools.platform.local import LocalPlatform
-from tools.platform.model import Device, PlatformError
+from tools.platform.model import PlatformError
 
 _EXAMPLES = 8  # for each call
 _TIMEOUT_S = 240
@@ -23,15 +24,7 @@ _TIMEOUT_S = 240
 @pytest.fixture
 def platform(tmp_path):
     with LocalPlatform(tmp_path / "platform") as platform:
-        platform.add_product("pk")
-        platform.add_device("pk", "d1")
-        source = tmp_path / "a.bin"
-        source.write_bytes(b"\xe9 firmware")
-        platform.upload("pk", source, "1.1.0")
-        with platform.platform._store.begin() as tx:
-            (device,) = tx.find(Device)
-            device.version, device.seen = "1.0.0", 1.0
-            tx.update([device])
+        furnish(platform, tmp_path)
         platform.upgrade(1)
         yield platform
 

@@ -39,6 +39,20 @@ def run(tmp_path, capsys):
     return run
 
 
+def furnish(platform, tmp_path):
+    """Product pk, firmware 1.1.0, and a device d1 that has told 1.0.0. Returns its player."""
+    source = tmp_path / "app.bin"
+    source.write_bytes(b"x")
+    platform.add_product("pk")
+    secret = platform.add_device("pk", "d1")
+    platform.upload("pk", source, "1.1.0")
+    player = Player(platform.mqtt_port, "d1", secret)
+    assert player.ready() == "subscribed"
+    player.version("1.0.0")
+    platform.wait_seen(["d1"], WAIT_S)
+    return player
+
+
 def test_from_a_product_to_a_version(platform, run, tmp_path):
     source = tmp_path / "app.bin"
     source.write_bytes(b"x" * 1000)
@@ -81,15 +95,7 @@ def test_from_a_product_to_a_version(platform, run, tmp_path):
 
 
 def test_a_watched_upgrade_that_fails_ends_with_1(platform, run, tmp_path):
-    source = tmp_path / "app.bin"
-    source.write_bytes(b"x")
-    platform.add_product("pk")
-    secret = platform.add_device("pk", "d1")
-    platform.upload("pk", source, "1.1.0")
-    player = Player(platform.mqtt_port, "d1", secret)
-    assert player.ready() == "subscribed"
-    player.version("1.0.0")
-    platform.wait_seen(["d1"], WAIT_S)
+    player = furnish(platform, tmp_path)
     text = run("upgrade", "1", "--all", "--watch", "--json", status=1)
     assert [row["remark"] for row in text["rows"]] == ["Push Failed"]
 
@@ -209,20 +215,6 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def furnish(platform, tmp_path):
-    """Product pk, firmware 1.1.0, and a device d1 that has told 1.0.0. Returns its player."""
-    source = tmp_path / "app.bin"
-    source.write_bytes(b"x")
-    platform.add_product("pk")
-    secret = platform.add_device("pk", "d1")
-    platform.upload("pk", source, "1.1.0")
-    player = Player(platform.mqtt_port, "d1", secret)
-    assert player.ready() == "subscribed"
-    player.version("1.0.0")
-    platform.wait_seen(["d1"], WAIT_S)
-    return player
 
 
 def test_a_roll_out_and_a_retry(platform, run, tmp_path):

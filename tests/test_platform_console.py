@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
-from tests.console import NAME, PASSWORD, Browser
+from tests.console import NAME, PASSWORD, Browser, furnish, told
 from tools.platform import access as access_module
 from tools.platform.local import LocalPlatform
-from tools.platform.model import Batch, Device, PlatformError, Session
+from tools.platform.model import Batch, PlatformError, Session
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -46,15 +46,7 @@ def browser(platform):
 
 @pytest.fixture
 def furnished(platform, tmp_path):
-    platform.add_product("pk")
-    platform.add_device("pk", "d1")
-    source = tmp_path / "a.bin"
-    source.write_bytes(b"\xe9 firmware")
-    platform.upload("pk", source, "1.1.0")
-    with platform.platform._store.begin() as tx:
-        (device,) = tx.find(Device)
-        device.version, device.seen = "1.0.0", 1.0
-        tx.update([device])
+    furnish(platform, tmp_path)
     return platform
 
 
@@ -226,10 +218,7 @@ def test_from_a_product_to_a_batch(platform, browser):
     refused = browser.send("/batches", firmware="1", devices="d1")
     assert refused.status_code == 400
     assert "inactive: it never reported a version" in refused.text
-    with platform.platform._store.begin() as tx:
-        (device,) = tx.find(Device)
-        device.version, device.seen = "1.0.0", 1.0
-        tx.update([device])
+    told(platform)
     begun = browser.send("/batches", firmware="1", devices="d1", retries="2")
     assert begun.headers["Location"] == "/batches/1"
     page = browser.http.get("/batches/1").text

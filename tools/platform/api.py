@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from tools.platform import model, rights
 from tools.platform.access import Denied
-from tools.platform.engine import PAGE
+from tools.platform.engine import PAGE, Row
 from tools.platform.model import same
 from tools.sign.manifest import Signed
 
@@ -64,12 +64,6 @@ class ProductKey(_Model):
     key: str
 
 
-class ProductOut(_Model):
-    key: str
-    name: str
-    signed: bool
-
-
 class NewDevice(_New):
     product: _Text
     identifier: _Text
@@ -101,20 +95,6 @@ class EventOut(_Model):
 class FirmwareId(_Model):
     id: int
     name: str
-
-
-class FirmwareOut(_Model):
-    id: int
-    product: str
-    name: str
-    version: str
-    file: str
-    size: int
-    sign: Annotated[str, Field(description="MD5 of the file as it is")]
-    uploaded: float
-    manifest: str
-    signature: str
-    sequence: int
 
 
 class NewBatch(_New):
@@ -159,17 +139,6 @@ class BatchOut(_Model):
     at_rest: bool
     devices: Annotated[int, Field(description="how many")]
     statuses: Annotated[dict[str, int], Field(description="how many have each")]
-
-
-class RowOut(_Model):
-    device: str
-    status: str
-    progress: int
-    version: str
-    remark: str
-    code: int | None
-    message: str
-    retries: int
 
 
 class Done(_Model):
@@ -261,7 +230,7 @@ routes = APIRouter(
 
 
 @routes.get("/products", tags=["products"])
-def list_products(platform: Here) -> list[ProductOut]:
+def list_products(platform: Here) -> list[model.Product]:
     return platform.registry.products()
 
 
@@ -311,7 +280,7 @@ def list_events(
 
 
 @routes.get("/firmware", tags=["firmware"])
-def list_firmware(platform: Here, product: _Text = "") -> list[FirmwareOut]:
+def list_firmware(platform: Here, product: _Text = "") -> list[model.Firmware]:
     return platform.registry.firmware(product)
 
 
@@ -356,7 +325,7 @@ def list_batch_devices(
     after: _Text = "",
     limit: _Limit = PAGE,
     status: Literal[("", *model.STATUSES)] = "",
-) -> list[RowOut]:
+) -> list[Row]:
     """By identifier; `after` is the last one of the page before."""
     return platform.engine.status(batch, after, limit, status)
 
