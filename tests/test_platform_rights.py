@@ -1,6 +1,7 @@
 """Topic rights: in the embedded broker, and in a mosquitto with the files that we write for it."""
 
 import contextlib
+import os
 import queue
 
 import paho.mqtt.client as mqtt
@@ -138,6 +139,18 @@ def test_files_for_mosquitto_hold_no_secret(tmp_path):
     assert len(texts) == 2
     assert not any("secret" in text for text in texts)
     assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files are given away by root alone")
+def test_files_for_mosquitto_belong_to_who_has_the_folder(tmp_path):
+    folder = tmp_path / "rights"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    for _ in range(2):
+        rights.write(folder, [("pk", "d1", "the-secret")], LOGIN)
+        assert {
+            (file.stat().st_uid, file.stat().st_mode & 0o777) for file in folder.iterdir()
+        } == {(65534, 0o600)}
 
 
 @pytest.mark.parametrize("login", ["platform", ":x", "x:", "a&b:c"])

@@ -28,7 +28,8 @@ def write(folder: Path, devices: Iterable[tuple[str, str, str]], platform: tuple
     """
     The files for mosquitto's password_file and acl_file. devices: product, identifier, secret;
     platform: its user name and password. Existing ones are replaced at once, so that a broker
-    never reads half a file.
+    never reads half a file. Written by root, they belong to the owner of the folder: the broker
+    may be another user, and reads them as such.
     """
     users = [platform, *((f"{product}&{name}", secret) for product, name, secret in devices)]
     _replace(folder / PASSWORDS, (f"{user}:{_hashed(secret)}\n" for user, secret in users))
@@ -54,4 +55,7 @@ def _replace(path, lines):
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(file, "w") as stream:
         stream.writelines(lines)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(part, owner.st_uid, owner.st_gid)
     part.replace(path)
