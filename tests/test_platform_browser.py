@@ -6,7 +6,7 @@ simulated devices, watches two succeed and one fail, and retries that one.
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.bench import PRODUCT
+from tests.bench import PRODUCT, app
 from tests.console import NAME, PASSWORD
 from tools import servers
 
@@ -57,7 +57,9 @@ def row(page, name):
 def test_upload_upgrade_watch_and_retry(page, bench, images):
     for name in NAMES:
         fault = "60:error" if name == FAILS else None  # a write to its flash fails, once
-        bench.device(images("1.0.0"), name, fault=fault)
+        told = images("1.0.0", app=app("progress_percent=1, progress_s=0"))
+        bench.device(told, name, fault=fault)
+    bench.platform.platform.files.throttle = 100_000  # so that a bar is seen on its way
 
     page.get_by_role("link", name="Firmware", exact=True).click()
     page.get_by_label("File").set_input_files(images("1.1.0"))
@@ -76,7 +78,7 @@ def test_upload_upgrade_watch_and_retry(page, bench, images):
     while "Succeeded" not in row(page, "kitchen").inner_text():
         seen.add(int(bar.get_attribute("value")))
         page.wait_for_timeout(50)
-    assert len(seen) > 1, seen  # the bar has moved
+    assert len(seen) > 2, seen  # the bar has moved
     for name in NAMES:
         outcome = "Failed" if name == FAILS else "Succeeded"
         expect(row(page, name)).to_contain_text(outcome)
