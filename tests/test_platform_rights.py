@@ -150,7 +150,7 @@ def test_files_for_mosquitto_belong_to_who_has_the_folder(tmp_path):
         rights.write(folder, [("pk", "d1", "the-secret")], LOGIN)
         assert {
             (file.stat().st_uid, file.stat().st_mode & 0o777) for file in folder.iterdir()
-        } == {(65534, 0o600)}
+        } == {(owner, 0o600)}
 
 
 @pytest.mark.parametrize("login", ["platform", ":x", "x:", "a&b:c"])

@@ -17,7 +17,8 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 _START_S = 10
-_OF = {"initdb": "postgres", "mosquitto_passwd": "mosquitto"}  # the target that installs it
+# The target that installs it.
+_OF = {"initdb": "postgres", "pg_isready": "postgres", "mosquitto_passwd": "mosquitto"}
 _STOP_S = 10
 
 
@@ -41,10 +42,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: list, port: int, folder: Path, **options) -> Iterator[subprocess.Popen]:
+def running(
+    command: list, port: int, folder: Path, asked: list | None = None, **options
+) -> Iterator[subprocess.Popen]:
     """
-    A process that listens on the port, its output in folder/log. options: of Popen. Raises
-    RuntimeError with the end of the log when it does not come up.
+    A process that listens on the port, its output in folder/log. asked: a command that succeeds
+    once it answers, None = it does as soon as it listens; options: of Popen. Raises RuntimeError
+    with the end of the log when it does not come up.
     """
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, **options)
@@ -52,7 +56,8 @@ def running(command: list, port: int, folder: Path, **options) -> Iterator[subpr
         end = time.monotonic() + _START_S
         while True:
             with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
-                break
+                if not asked or _succeeds(asked):
+                    break
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{command[0]}: {(folder / 'log').read_text()[-500:]}")
             time.sleep(0.02)
@@ -64,6 +69,10 @@ def running(command: list, port: int, folder: Path, **options) -> Iterator[subpr
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _succeeds(command):
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @contextlib.contextmanager
@@ -103,7 +112,9 @@ def postgres(*settings: str) -> Iterator[str]:
         command = [program("postgres"), "-D", data]
         for setting in (*options, *settings):
             command += ["-c", setting]
-        with running(command, port, folder, cwd=folder, **who):
+        # It listens before it has started up.
+        asked = [program("pg_isready"), "-h", HOST, "-p", str(port), "-t", "1"]
+        with running(command, port, folder, asked, cwd=folder, **who):
             yield f"postgresql+psycopg://ota@{HOST}:{port}/postgres"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
