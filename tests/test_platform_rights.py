@@ -19,11 +19,13 @@ LOGIN = "platform", "its-own-secret"
 class Client:
     """A device that tries things."""
 
-    def __init__(self, port, identifier, secret, product="pk"):
+    def __init__(self, port, identifier, secret, product="pk", will=None):
         self.heard = queue.Queue()
         self._answers = queue.Queue()
         self._client = client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, identifier)
         client.username_pw_set(f"{product}&{identifier}", secret)
+        if will:
+            client.will_set(*will)
         client.on_connect = lambda *arguments: self._answers.put(arguments[3])
         client.on_subscribe = lambda *arguments: self._answers.put(arguments[3][0])
         client.on_message = lambda _c, _u, message: self.heard.put(message.topic)
@@ -36,8 +38,14 @@ class Client:
         self._client.subscribe(topic, 1)
         return not self._answers.get(timeout=WAIT_S).is_failure
 
-    def publish(self, topic, payload="{}"):
-        self._client.publish(topic, payload, 1).wait_for_publish(WAIT_S)
+    def publish(self, topic, payload="{}", retain=False):
+        self._client.publish(topic, payload, 1, retain).wait_for_publish(WAIT_S)
+
+    def die(self):
+        """Without a word, so that its will is carried out."""
+        self._client.loop_stop()
+        if self._client.socket():
+            self._client.socket().close()
 
     def end(self):
         self._client.disconnect()
@@ -131,6 +139,44 @@ def test_a_device_says_nothing_for_another(fleet):
     assert player.inbox.empty()
     client.end()
     player.end()
+
+
+@both
+def test_a_device_leaves_no_will_to_another(fleet):
+    platform, port, secrets = fleet
+    player = Player(port, "d2", secrets["d2"])
+    assert player.ready() == "subscribed"
+    player.version("1.0.0")
+    platform.wait_seen(["d2"], WAIT_S)
+    told = '{"msgId": "1", "data": {"firmwareVersion": "6.6.6"}}'
+    for topic in (
+        "/sys/pk/d2/ota/firmware/version",
+        "/sys/pk/d2/ota/firmware/upgrade",
+        "/sys/pk/d1/ota/firmware/version",
+    ):
+        Client(port, "d1", secrets["d1"], will=(topic, told, 1)).die()
+    platform.wait_seen(["d1"], WAIT_S)  # its own will; so the others would have come
+    versions = {row["identifier"]: row["version"] for row in platform.devices()}
+    assert versions == {"d1": "6.6.6", "d2": "1.0.0"}
+    assert player.inbox.empty()
+    player.end()
+
+
+@pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
+def test_the_embedded_broker_retains_nothing_of_a_device(fleet):
+    # Whoever could, could fill its memory.
+    platform, port, secrets = fleet
+    topic = "/sys/pk/d1/mine/%d"
+    client = Client(port, "d1", secrets["d1"])
+    client.publish(topic % 1, retain=True)
+    client.end()
+    Client(port, "d1", secrets["d1"], will=(topic % 2, "{}", 1, True)).die()
+    platform.publish(topic % 3, "{}", retain=True)
+    client = Client(port, "d1", secrets["d1"])
+    assert client.subscribe("/sys/pk/d1/mine/#")
+    assert client.heard.get(timeout=WAIT_S) == topic % 3
+    assert client.heard.empty()
+    client.end()
 
 
 def test_files_for_mosquitto_hold_no_secret(tmp_path):

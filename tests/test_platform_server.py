@@ -345,7 +345,8 @@ class OutsideBroker:
         self.port = 0
 
     def start(self):
-        self.broker = Broker("127.0.0.1", self.port, lambda *login: True)
+        anybody, keeper = lambda *_: True, ""
+        self.broker = Broker("127.0.0.1", self.port, anybody, anybody, keeper)
         self.do(self.broker.start())
         self.port = self.broker.port
 

@@ -2,10 +2,10 @@
 The embedded MQTT broker: amqtt behind a listener of ours, with the login and the topic rights of
 docs/protocol.md.
 
-The login is asked at the door too: amqtt 0.12 throws out the client of that name before it asks.
-Our own listener, since it then tells its port, bounds a packet, and drops dead connections, none
-of which amqtt 0.12 does. amqtt keeps nothing for a device that is away: a missed command comes
-back by the device's `get` alone.
+The login is asked at the door too: amqtt 0.12 throws out the client of that name before it asks,
+and asks nobody about a will. Our own listener, since it then tells its port, bounds a packet, and
+drops dead connections, none of which amqtt 0.12 does. Nothing is kept for a device that is away,
+and nothing retained for one: a missed command comes back by the device's `get` alone.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class LoginPlugin(BaseAuthPlugin):
     async def authenticate(self, *, session) -> bool:
         """True when the three parts of the login fit, see docs/protocol.md."""
         parts = session.client_id, session.username, session.password
-        return _may_come_in(self.config.login, *parts)
+        return await _may_come_in(self.config.login, *parts)
 
 
 class TopicPlugin(BaseTopicPlugin):
@@ -67,15 +67,31 @@ class TopicPlugin(BaseTopicPlugin):
         return self.config.rights(*who, topic)
 
 
+class _Keeper(_Amqtt):
+    """
+    Retains messages of one client alone: those of all devices would fill the memory. keeper: its
+    client id.
+    """
+
+    def __init__(self, config: BrokerConfig, keeper: str):
+        super().__init__(config)
+        self._keeper = keeper
+
+    async def retain_message(self, source_session, topic_name, data, qos=None):
+        if source_session.client_id == self._keeper:
+            await super().retain_message(source_session, topic_name, data, qos)
+
+
 class Broker:
     """
     host, port: where to listen, port 0 = any free one; login: who may come in; rights: who may
-    publish and subscribe what, None = everybody everything.
+    publish and subscribe what; keeper: the client id whose retained messages are kept. login is
+    called in threads, rights in the event loop.
     """
 
-    def __init__(self, host: str, port: int, login: Login, rights: Rights | None = None):
+    def __init__(self, host: str, port: int, login: Login, rights: Rights, keeper: str):
         self._host, self._port, self._login = host, port, login
-        self._rights = rights or (lambda *_: True)
+        self._rights, self._keeper = rights, keeper
         self._connections: dict[asyncio.Task, asyncio.StreamWriter] = {}
         self._inside: dict[str, asyncio.StreamWriter] = {}  # by client id
         self._amqtt: _Amqtt | None = None
@@ -91,14 +107,15 @@ class Broker:
         # amqtt reports each lost client with a traceback; who wants that sets up logging.
         logging.getLogger("amqtt").addHandler(logging.NullHandler())
         asyncio.get_running_loop().set_exception_handler(_without_amqtt)
-        self._amqtt = _Amqtt(
+        self._amqtt = _Keeper(
             BrokerConfig(
                 listeners={_LISTENER: ListenerConfig(type=ListenerType.EXTERNAL)},
                 plugins={
                     f"{__name__}.LoginPlugin": {"login": self._login},
                     f"{__name__}.TopicPlugin": {"rights": self._rights},
                 },
-            )
+            ),
+            self._keeper,
         )
         await self._amqtt.start()
         try:
@@ -129,7 +146,7 @@ class Broker:
         try:
             connect = await asyncio.wait_for(ConnectPacket.from_stream(door), _CONNECT_S)
             login = connect.client_id, connect.username, connect.password
-            if _may_come_in(self._login, *login):
+            if await _may_come_in(self._login, *login) and self._may_leave(connect):
                 client_id = connect.client_id
                 self._throw_out(client_id)
                 self._inside[client_id] = writer
@@ -148,6 +165,13 @@ class Broker:
             del self._connections[asyncio.current_task()]
             if self._inside.get(client_id) is writer:
                 del self._inside[client_id]
+
+    def _may_leave(self, connect):
+        # A will is a message like any other.
+        if not connect.will_flag:
+            return True
+        topic = connect.will_topic
+        return type(topic) is str and self._rights(connect.client_id, connect.username, topic)
 
     def _throw_out(self, client_id):
         # MQTT 3.1.1, 3.1.4: who comes again has left; its old connection may not know it yet.
@@ -189,8 +213,10 @@ async def _end(*tasks):
             task.cancel()
 
 
-def _may_come_in(login, *parts):
-    return all(type(part) is str for part in parts) and login(*parts)
+async def _may_come_in(login, *parts):
+    # In a thread, since the data base may let one wait.
+    known = all(type(part) is str for part in parts)
+    return known and await asyncio.to_thread(login, *parts)
 
 
 def _without_amqtt(loop, context):

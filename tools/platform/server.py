@@ -158,7 +158,8 @@ class Platform:
             if self._store.shared:
                 client_id += "-" + self._worker
         else:
-            self._broker = Broker(self.host, self.mqtt_port, self._may_log_in, self._may_use)
+            asked = self._may_log_in, self._may_use
+            self._broker = Broker(self.host, self.mqtt_port, *asked, client_id)
             await self._broker.start()
             address = link.Address(_near(self.host), self._broker.port, user, password)
         self.mqtt_port = address.port
