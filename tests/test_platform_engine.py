@@ -351,18 +351,36 @@ def test_abort_goes_through_all_devices(stage, monkeypatch):
         stage.engine.abort(batch)
 
 
-def test_an_abort_that_was_cut_goes_on(stage):
-    stage.join("d1", "d2")
+def cut(*_):
+    raise MemoryError
+
+
+def test_an_abort_that_was_cut_goes_on(stage, monkeypatch):
+    names = ["d1", "d2", "d3", "d4"]
+    stage.join(*names)
     stage.engine.link_changed(False)
-    batch = stage.engine.upgrade(stage.firmware)["batch"]
-    with stage.store.begin() as tx:
-        record = tx.get(tables_of("Batch"), batch)
-        record.aborted = True
-        tx.update([record])
+    batch = stage.engine.upgrade(stage.firmware, shares="50,100")["batch"]
+    monkeypatch.setattr(Engine, "_stop_devices", cut)
+    with pytest.raises(MemoryError):
+        stage.engine.abort(batch)
+    assert set(stage.statuses(batch).values()) == {"To be Pushed"}
     stage.engine.link_changed(True)
     rows = stage.engine.wait(batch, WAIT_S)
-    assert [(row.status, row.remark) for row in rows] == [("Failed", "Task Aborted")] * 2
+    assert [(row.status, row.remark) for row in rows] == [("Failed", "Task Aborted")] * 4
     assert stage.link.commands() == []
+
+
+def test_a_roll_out_whose_stop_was_cut_stops(stage, monkeypatch):
+    stage.join(*[f"d{number}" for number in range(4)])
+    monkeypatch.setattr(Engine, "_stop_devices", cut)
+    batch = stage.engine.upgrade(stage.firmware, shares="25,100", failures=0)["batch"]
+    stage.until(stage.link.commands)
+    ((first, _),) = stage.link.commands()
+    fail(stage, first)
+    rows = stage.engine.wait(batch, WAIT_S)
+    remarks = {row.device: row.remark for row in rows}
+    assert remarks.pop(first) == "Firmware Burn Failed"
+    assert list(remarks.values()) == ["Task Aborted"] * 3
 
 
 def test_a_batch_that_ended_cannot_be_aborted(stage):

@@ -20,7 +20,7 @@ from tools.platform.model import Batch, Task
 REPLY_S = 10.0  # the reply to a command must come in this time, or its remark is Push Failed
 
 WAITS_FOR_DEVICE = (model.PUSHED, model.TO_BE_UPGRADED, model.UPGRADING)
-_WAITS_FOR_US = (model.TO_BE_PUSHED, model.TO_BE_RETRIED)
+WAITS_FOR_US = (model.TO_BE_PUSHED, model.TO_BE_RETRIED)
 
 # The remark of a failure, by the tens of its code. The only place that knows.
 _REMARKS = {
@@ -163,7 +163,7 @@ def went_back(task: Task, code: int, message: str = ""):
 
 def aborted(task: Task, batch: Batch, now: float):
     """The batch was aborted: who is not Pushed yet stops; who runs ends by itself."""
-    if task.status in _WAITS_FOR_US:
+    if task.status in WAITS_FOR_US:
         _set(task, model.FAILED, None, model.TASK_ABORTED)
     elif task.status == model.TO_BE_UPGRADED:
         task.due = now + batch.timeout_s  # (ours) "never comes" needs an end
@@ -176,7 +176,7 @@ def retry(task: Task, batch: Batch, now: float):
 
 def overdue(task: Task, batch: Batch, now: float) -> bool:
     """The wait of this task is over. Returns True when the command is to be sent now."""
-    if task.status in _WAITS_FOR_US:
+    if task.status in WAITS_FOR_US:
         if batch.aborted:  # the platform ended in the middle of an abort
             aborted(task, batch, now)
             return False

@@ -198,6 +198,7 @@ class Engine:
                 raise PlatformError(f"batch {batch} is {state}: only one In Progress is aborted")
             found.aborted = True
             tx.update([found])
+            tx.stop_waiting(found, time.time())
         self._stop_devices(batch)
 
     def retry(self, batch: int, device: str):
@@ -453,6 +454,8 @@ class Engine:
             ledger.enter(batch)
             wanted.add(Upgrades(ledger, self._reply_s).roll(now, batch), now)
             self._save(tx, wanted)
+            if batch.aborted:
+                tx.stop_waiting(batch, now)
         if batch.aborted:
             self._stop_devices(number)
         if wanted.records:
@@ -465,7 +468,7 @@ class Engine:
     # In any thread
 
     def _stop_devices(self, number):
-        # Those of a batch that is aborted. Should it end in the middle, tick goes on with it.
+        # Those of a batch that is aborted. They are due: should it end in the middle, tick goes on.
         after: str | None = ""
         while after is not None:
             now, wanted = time.time(), _Wanted()

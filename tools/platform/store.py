@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from tools.platform import migrations, tables
 from tools.platform.books import Books, UrlOf
-from tools.platform.course import WAITS_FOR_DEVICE, tells_of_firmware
+from tools.platform.course import WAITS_FOR_DEVICE, WAITS_FOR_US, tells_of_firmware
 from tools.platform.model import TO_BE_PUSHED, Batch, Device, Firmware, Key, PlatformError, Task
 from tools.platform.rollout import Counts
 
@@ -250,11 +250,7 @@ class Transaction:
 
     def grant(self, until: float) -> None:
         """Whoever is waited for is waited for until then at least."""
-        self._connection.execute(
-            sa.update(_tasks)
-            .where(_tasks.c.status.in_(WAITS_FOR_DEVICE), _tasks.c.due < until)
-            .values(due=until)
-        )
+        self._make_due(until, _tasks.c.status.in_(WAITS_FOR_DEVICE), _tasks.c.due < until)
 
     def statuses(self, batches: Iterable[int]) -> dict[int, dict[str, int]]:
         """How many devices of each batch have each status."""
@@ -351,15 +347,18 @@ class Transaction:
 
     def open_wave(self, batch: Batch, now: float) -> None:
         """Its devices are due now."""
-        self._connection.execute(
-            sa.update(_tasks)
-            .where(
-                _tasks.c.batch == batch.id,
-                _tasks.c.wave == batch.wave,
-                _tasks.c.status == TO_BE_PUSHED,
-            )
-            .values(due=now)
-        )
+        opened = _tasks.c.batch == batch.id, _tasks.c.wave == batch.wave
+        self._make_due(now, *opened, _tasks.c.status == TO_BE_PUSHED)
+
+    def stop_waiting(self, batch: Batch, now: float) -> None:
+        """Its devices that wait for us are due now: it is aborted, so that is their end."""
+        self._make_due(now, _tasks.c.batch == batch.id, _tasks.c.status.in_(WAITS_FOR_US))
+
+    def _make_due(self, when, *where):
+        key = _tasks.primary_key.columns
+        locked = sa.select(*key).where(*where).order_by(*key).with_for_update()
+        query = sa.update(_tasks).where(sa.tuple_(*key).in_(locked), *where)
+        self._connection.execute(query.values(due=when))
 
 
 class Ledger(Books):
