@@ -10,10 +10,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from tools.platform import engine as engine_module
-from tools.platform import migrations, tables
+from tools.platform import migrations, registry, tables
 from tools.platform.engine import Engine
 from tools.platform.files import Files
-from tools.platform.model import NotFound, PlatformError, Task
+from tools.platform.model import NotFound, PlatformError, Product, Task
 from tools.platform.registry import Registry
 from tools.platform.store import Store
 
@@ -626,6 +626,16 @@ def test_a_device_that_one_worker_is_at_waits_for_no_other(shared, held):
     (books,) = found
     (task,) = books.tasks_of(books.devices["pk", "d1"])
     assert (books.devices["pk", "d1"].version, task.progress) in (("9", 0), ("1.0.0", 9))
+
+
+def test_while_a_batch_begins_its_product_stays_as_it_is(shared):
+    with shared.store.begin() as tx:
+        registry.check_published(tx, registry.find_firmware(tx, shared.firmware))
+        thread, found = meanwhile(shared, lambda other: other.get(Product, "pk", lock=True))
+        thread.join(0.5)
+        assert not found
+    thread.join(WAIT_S)
+    assert found
 
 
 def test_what_is_due_is_taken_by_one_worker(shared):

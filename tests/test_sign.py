@@ -19,7 +19,7 @@ import pytest
 from ota.protocol import _PREFIX
 from tools.image import wrong
 from tools.image.firmware import firmware
-from tools.image.pack import pack_file
+from tools.image.pack import pack, pack_file
 from tools.platform.local import LocalPlatform
 from tools.platform.model import Device, PlatformError
 from tools.sign import cli, keys
@@ -324,6 +324,13 @@ def test_what_is_no_image_is_not_taken_where_it_would_be_signed(platform, materi
     with pytest.raises(PlatformError, match="not signed"):
         platform.upload("lamp", tmp_path / "notes.bin", "1.1.0")
     assert platform.platform.registry.firmware() == []
+    packed = pack((material / "app.bin").read_bytes())
+    (tmp_path / "cut.bin.gz").write_bytes(packed[:-100])
+    (tmp_path / "bad.bin.gz").write_bytes(packed[:500] + b"damage" + packed[506:])
+    for name, words in (("cut.bin.gz", "cut: .*not signed"), ("bad.bin.gz", "damaged: .*not sig")):
+        with pytest.raises(PlatformError, match=words):
+            platform.upload("lamp", tmp_path / name, "1.1.0")
+    assert platform.platform.registry.firmware() == []
     # With a board it is the owner's word.
     assert platform.upload("lamp", tmp_path / "notes.bin", "1.1.0", board="other") == 1
 
@@ -351,6 +358,25 @@ def test_upload_with_a_manifest_made_elsewhere(material, tmp_path):
         number = platform.upload("lamp", material / "app.bin", "1.1.0", signed=signed)
         found = about(platform, number)
         assert (found["manifest"], found["signature"], found["sequence"]) == (*signed, 7)
+
+
+def test_a_signature_that_is_none_is_not_taken(material, tmp_path, platform):
+    keys.generate(tmp_path / "other.pem")
+    size, md5, sha256 = digests(material / "app.bin")
+    manifest = Manifest(**{**good(), "md5": md5, "size": size, "sha256": sha256})
+    other = keys.load_private(tmp_path / "other.pem").sign(manifest)
+    for signature, words in (
+        ("", "signature is none"),
+        ("junk", "signature is none"),
+        (other.signature.upper(), "signature is none"),
+        (other.signature[2:], "signature is none"),
+        (other.signature, "not that of this key"),  # the platform knows which one it should be
+    ):
+        signed = Signed(str(manifest), signature)
+        with pytest.raises(PlatformError, match=words):
+            platform.upload("lamp", material / "app.bin", "1.1.0", signed=signed)
+    own = keys.load_private(material / "key.pem").sign(manifest)
+    platform.upload("lamp", material / "app.bin", "1.1.0", signed=own)
 
 
 def test_unsigned_firmware_is_not_published_for_a_product_marked_signed(material, tmp_path):

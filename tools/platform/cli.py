@@ -163,12 +163,17 @@ def _firmware_list(options):
     _show_table(options, rows, _FIRMWARE)
 
 
+def _id_or_name(text):
+    # No firmware is called by digits alone.
+    return int(text) if text.isdecimal() and len(text) < 19 else text
+
+
 def _upgrade(options):
     if bool(options.device) == options.all:
         raise PlatformError("say which devices to upgrade, or --all")
     begun = options.client.post(
         "batches",
-        firmware=options.firmware,
+        firmware=_id_or_name(options.firmware),
         devices=options.device or None,
         policy=options.policy,
         timeout_s=options.time_out * 60,

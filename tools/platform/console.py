@@ -196,7 +196,7 @@ def make_batch(
     given = {name: value for name, value in locals().items() if type(value) is str}
     try:
         new = api.NewBatch(
-            firmware=firmware,
+            firmware=_number(firmware, "firmware"),
             devices=devices.replace(",", " ").split() or None,
             policy=policy,
             timeout_s=_number(minutes, "device time-out") * 60,

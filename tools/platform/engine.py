@@ -152,8 +152,8 @@ class Engine:
         failures: int = 100,
     ) -> dict:
         """
-        A new batch. firmware: its id or name; devices: identifiers, None = all of its product;
-        shares, failures: of a gradual roll-out, see rollout.py.
+        A new batch. firmware: its id (int) or name (str); devices: identifiers, None = all of its
+        product; shares, failures: of a gradual roll-out, see rollout.py.
 
         Returns {"batch": its number, "left_out": {identifier: why}}. Raises PlatformError.
         """
@@ -468,7 +468,7 @@ class Engine:
     # In any thread
 
     def _stop_devices(self, number):
-        # Those of a batch that is aborted. They are due: should it end in the middle, tick goes on.
+        # Those of a batch that is aborted. They are due: should this be cut, tick goes on.
         after: str | None = ""
         while after is not None:
             now, wanted = time.time(), _Wanted()

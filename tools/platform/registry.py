@@ -17,7 +17,7 @@ from tools.platform.files import Files
 from tools.platform.model import AT_REST, Device, Firmware, NotFound, PlatformError, Product, same
 from tools.platform.store import Store, Transaction
 from tools.sign.board import board_of
-from tools.sign.keys import PrivateKey
+from tools.sign.keys import PrivateKey, check_signature
 from tools.sign.manifest import Manifest, Signed, SignError, digests
 
 PAGE = 1000  # rows at a time, the most
@@ -33,8 +33,8 @@ _devices, _firmware, _batches, _tasks = (
 
 class Registry:
     """
-    files: where firmware files go; key: signs what is uploaded, None = nothing is signed here. Its
-    calls may be made from any thread.
+    files: where firmware files go; key: signs what is uploaded, and what was signed elsewhere must
+    be signed with it, None = nothing is signed here. Its calls may be made from any thread.
     """
 
     def __init__(self, store: Store, files: Files, key: PrivateKey | None = None):
@@ -135,7 +135,7 @@ class Registry:
             return [asdict(item) for item in tx.find(Firmware, *where)]
 
     def find_firmware(self, firmware: int | str) -> Firmware:
-        """By id or name. Raises PlatformError when there is none."""
+        """By id (int) or name (str). Raises PlatformError when there is none."""
         with self._store.begin() as tx:
             return find_firmware(tx, firmware)
 
@@ -152,13 +152,15 @@ class Registry:
         """
         A new firmware from a file, which is copied as it is.
 
-        name: unique, 1 to 50 characters, "" = made of product and version; file: its name if not
-        that of path; signed: its manifest, made elsewhere, None = signed here, where the platform
-        has a key; board: whom it is signed for, "" = the chip of the image.
+        name: unique, 1 to 50 characters, not digits alone, "" = made of product and version; file:
+        its name if not that of path; signed: its manifest, made elsewhere, None = signed here,
+        where the platform has a key; board: whom it is signed for, "" = the chip of the image.
         Returns its id. Raises PlatformError.
         """
         path = Path(path)
         name = model.check_name(name or f"{product}-{version}"[: model.NAME_MAX], "firmware name")
+        if name.isdecimal():
+            raise PlatformError(f"firmware name {name!r}: digits alone are the id of a firmware")
         file = model.check_file(file or path.name)
         if not wire.is_version(version):
             raise PlatformError(f"version {version!r}: 1 to 100 of A-Z a-z 0-9 . _ - are possible")
@@ -206,6 +208,9 @@ class Registry:
                 raise SignError(f"the manifest is for product {about[0]}, version {about[1]}")
             if board and board != manifest.board:
                 raise SignError(f"the manifest is for board {manifest.board}")
+            check_signature(signed)
+            if self._key:
+                self._key.verify(signed)
         elif self._key:
             highest = sa.select(sa.func.max(_firmware.c.sequence))
             sequence = tx.scalar(highest.where(_firmware.c.product == firmware.product)) or 0
@@ -250,19 +255,19 @@ def find_devices(tx: Transaction, product: str, identifiers: list[str] | None) -
 
 
 def find_firmware(tx: Transaction, firmware: int | str) -> Firmware:
-    """By id or name. Raises NotFound."""
-    text = str(firmware)
-    where = _firmware.c.name == text
-    if text.isascii() and text.isdecimal() and len(text) < 19:
-        where |= _firmware.c.id == int(text)
-    for item in tx.find(Firmware, where):
+    """By id (int) or name (str). Raises NotFound."""
+    column = _firmware.c.id if type(firmware) is int else _firmware.c.name
+    for item in tx.find(Firmware, column == firmware):
         return item
     raise NotFound(f"no firmware {firmware}")
 
 
 def check_published(tx: Transaction, firmware: Firmware):
-    """Raises PlatformError when this one may not be published for its product."""
-    if _product(tx, firmware.product).signed and not firmware.signature:
+    """
+    Raises PlatformError when this one may not be published for its product; locks that, so that
+    nobody decides otherwise meanwhile.
+    """
+    if _product(tx, firmware.product, lock=True).signed and not firmware.signature:
         raise PlatformError(
             f"firmware {firmware.name} is not signed, and product {firmware.product} takes "
             "signed firmware alone: upload it again with --manifest, or serve --signing-key"

@@ -15,7 +15,10 @@ def board_of(path: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         if is_packed(data):
             path = Path(folder, "image")
-            path.write_bytes(unpack(data))
+            try:
+                path.write_bytes(unpack(data))
+            except ValueError as error:
+                raise SignError(f"{error}: not signed") from error
         image = look(path)
     if image.problem:
         raise SignError(f"{image.problem}: not signed")

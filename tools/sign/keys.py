@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from .manifest import Signed, SignError
 
 BITS = (2048, 3072)
+_HEX = re.compile("|".join(f"[0-9a-f]{{{bits // 4}}}" for bits in BITS))
 _EXPONENT = 65537  # that of ota/trust.py
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -34,6 +35,10 @@ class PrivateKey:
         text = str(manifest)
         signature = self._key.sign(text.encode("ascii"), padding.PKCS1v15(), hashes.SHA256())
         return Signed(text, signature.hex())
+
+    def verify(self, signed: Signed) -> None:
+        """Raises SignError when the signature is not that of this key."""
+        verify(self._key.public_key(), signed)
 
 
 def generate(path: Path, bits: int = BITS[0]) -> PrivateKey:
@@ -84,7 +89,7 @@ def load_public(text: str) -> rsa.RSAPublicKey:
     text: the modulus as hex digits, or the name of a PEM file with the private or the public key.
     Raises SignError, OSError.
     """
-    if re.fullmatch(r"[0-9a-f]{512}|[0-9a-f]{768}", text):
+    if _HEX.fullmatch(text):
         return rsa.RSAPublicNumbers(_EXPONENT, int(text, 16)).public_key()
     path = Path(text)
     data = path.read_bytes()
@@ -100,6 +105,13 @@ def load_public(text: str) -> rsa.RSAPublicKey:
 def modulus_of(key: rsa.RSAPublicKey) -> str:
     """As in PUBLIC_KEYS of boot.py: hex digits."""
     return f"{key.public_numbers().n:0{key.key_size // 4}x}"
+
+
+def check_signature(signed: Signed) -> None:
+    """Raises SignError when the signature cannot be one, whatever the key."""
+    if not _HEX.fullmatch(signed.signature):
+        lengths = " or ".join(str(bits // 4) for bits in BITS)
+        raise SignError(f"the signature is none: {lengths} hex digits are needed, in lower case")
 
 
 def verify(key: rsa.RSAPublicKey, signed: Signed) -> None:
