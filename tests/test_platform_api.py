@@ -105,16 +105,22 @@ def test_tokens(platform, monkeypatch):
         ({"clientid": "d2", "username": "pk&d1", "password": None}, "deny"),
         ({"clientid": "d1", "username": "pk", "password": None}, "deny"),
         ({}, "deny"),
+        ({"clientid": None, "username": None, "password": None}, "deny"),
+        ({"clientid": "d1", "username": "pk&d1\0", "password": ""}, "deny"),
+        ({"clientid": "\ud800", "username": "\ud800&\ud800", "password": "\ud800"}, "deny"),
+        ({"clientid": "x" * 70000, "username": "pk&" + "x" * 70000, "password": "x"}, "deny"),
     ],
 )
 def test_a_broker_asks_who_may_come_in(platform, asked, answer):
     base, token = found(platform)
     if "password" in asked and asked["password"] is None:
         asked = asked | {"password": platform.platform.registry.devices(secrets=True)[0]["secret"]}
-    headers = {"Authorization": f"Bearer {token}"}
-    got = httpx.post(base + "broker/login", json=asked | {"extra": 1}, headers=headers)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    got = httpx.post(
+        base + "broker/login", content=json.dumps(asked | {"extra": 1}), headers=headers
+    )
     assert got.json() == {"result": answer}
-    assert httpx.post(base + "broker/login", json=asked).status_code == 401
+    assert httpx.post(base + "broker/login", json={}).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -129,12 +135,21 @@ def test_a_broker_asks_who_may_come_in(platform, asked, answer):
         ("$SYS/#", "deny"),
         ("/sys/pk/d1", "deny"),
         ("", "deny"),
+        ("/sys/pk/d1/ota/\ud800", "deny"),
+        ("/sys/pk/d1/ota/\0", "deny"),
     ],
 )
 def test_a_broker_asks_for_a_topic(platform, topic, answer):
     base, token = found(platform)
     asked = {"clientid": "d1", "username": "pk&d1", "topic": topic}
-    headers = {"Authorization": f"Bearer {token}"}
-    assert httpx.post(base + "broker/topic", json=asked, headers=headers).json() == {
-        "result": answer
-    }
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    assert httpx.post(
+        base + "broker/topic", content=json.dumps(asked), headers=headers
+    ).json() == {"result": answer}
+
+
+def test_a_name_that_is_no_text_is_refused(platform):
+    base, token = found(platform)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    for body in ('{"\\ud800": 1}', '{"key": "\\ud800"}', '{"key": "a\\u0000"}'):
+        assert httpx.post(base + "products", content=body, headers=headers).status_code == 422

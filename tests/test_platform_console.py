@@ -1,5 +1,7 @@
 """The console's pages without a browser: who gets in, and what no text in a field can do."""
 
+import concurrent.futures
+import functools
 import html
 import json
 import socket
@@ -151,6 +153,68 @@ def test_many_wrong_passwords_make_one_wait(platform):
     answer = browser.log_in()
     assert answer.status_code == 429
     assert "try again in" in answer.text
+
+
+def test_guesses_at_the_same_time_count(platform, monkeypatch):
+    hasher = platform.platform.access._hasher
+    verify = hasher.verify
+    monkeypatch.setattr(hasher, "verify", lambda *both: (time.sleep(0.2), verify(*both))[1])
+    browsers = [Browser(platform) for _ in range(3 * access_module.FAILURES_MAX)]
+    for browser in browsers:
+        browser.form_token("/login")
+    guess = functools.partial(Browser.log_in, password="wrong password")
+    with concurrent.futures.ThreadPoolExecutor(len(browsers)) as pool:
+        answers = [answer.status_code for answer in pool.map(guess, browsers)]
+    assert answers.count(403) == access_module.FAILURES_MAX
+    assert answers.count(429) == 2 * access_module.FAILURES_MAX
+
+
+def test_a_right_password_forgets_wrong_ones(platform):
+    for _ in range(3):
+        for _ in range(access_module.FAILURES_MAX - 1):
+            assert Browser(platform).log_in(password="wrong password").status_code == 403
+        assert Browser(platform).log_in().status_code == 303
+
+
+@pytest.mark.parametrize("proxy", [False, True])
+def test_who_calls_is_told_by_a_proxy_alone(tmp_path, monkeypatch, proxy):
+    with LocalPlatform(tmp_path / "platform", proxy=proxy) as platform:
+        access, told = platform.platform.access, {"X-Forwarded-For": "192.0.2.7"}
+        addresses = []
+        count = access._count_attempt
+        monkeypatch.setattr(
+            access, "_count_attempt", lambda *who: (addresses.append(who[1]), count(*who))
+        )
+        access.add_operator(NAME, PASSWORD)
+        browser = Browser(platform)
+        browser.http.headers.update(told | {"X-Forwarded-Proto": "https"})
+        form = {"csrf": browser.form_token("/login"), "name": NAME, "password": PASSWORD}
+        (cookie,) = browser.http.cookies.jar
+        assert cookie.secure is proxy
+        kept = {"Cookie": f"{cookie.name}={cookie.value}"}  # which here goes without https
+        assert browser.http.post("/login", data=form, headers=kept).status_code == 303
+        assert addresses == [told["X-Forwarded-For"] if proxy else "127.0.0.1"]
+
+
+@pytest.mark.parametrize("change", ["set_password", "remove_operator"])
+def test_a_login_that_runs_while_its_password_goes_is_none(platform, monkeypatch, change):
+    access = platform.platform.access
+    cookie, form = access.greet()
+
+    class Slow:
+        def __init__(self, hasher):
+            self.hash, self._verify = hasher.hash, hasher.verify
+
+        def verify(self, *arguments):
+            found = self._verify(*arguments)
+            getattr(access, change)(*(NAME, "another password")[: 2 - (change[0] == "r")])
+            return found
+
+    monkeypatch.setattr(access, "_hasher", Slow(access._hasher))
+    with pytest.raises(access_module.Denied, match="has just been changed"):
+        access.log_in(cookie, form.csrf, NAME, PASSWORD, "here")
+    with platform.platform._store.begin() as tx:
+        assert tx.count(Session) == 0
 
 
 @pytest.mark.parametrize("password", ["short", "x" * 201, ""])
@@ -319,6 +383,36 @@ def test_what_a_device_says_is_text(furnished, browser, text):
     assert text in html.unescape(browser.http.get("/batches/1").text)
     for path in ("/batches/1", "/devices/d1", "/"):
         assert no_markup(browser.http.get(path).text)
+
+
+def multipart(**fields):
+    """A form in which any field may be something else than text, by its character set."""
+    part = 'Content-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    text = "".join(f"--b\r\n{part % item}" for item in fields.items())
+    kind = "multipart/form-data; boundary=b; charset=unicode_escape"
+    return {"content": f"{text}--b--\r\n".encode(), "headers": {"Content-Type": kind}}
+
+
+def test_what_is_no_text_is_no_error_of_ours(furnished, browser):
+    for path, *names in (
+        ("/batches", "csrf", "firmware", "devices", "policy", "minutes", "shares"),
+        ("/devices", "product", "identifier", "name"),
+        ("/products", "key", "name"),
+        ("/firmware", "product", "version", "name"),
+        ("/batches/1/retry", "device"),
+    ):
+        for name in names:
+            fields = {"csrf": browser._token, name: r"\ud800"}
+            answer = browser.http.post(path, **multipart(**fields))
+            assert answer.status_code == 422, (path, name)
+    for name in ("csrf", "name", "password"):
+        stranger = Browser(furnished)
+        fields = {"csrf": stranger.form_token("/login"), name: r"\ud800"}
+        assert stranger.http.post("/login", **multipart(**fields)).status_code == 422, name
+
+
+def test_live_rows_of_a_batch_that_is_none(browser):
+    assert browser.http.get("/batches/99/live").status_code == 404
 
 
 # How much may come

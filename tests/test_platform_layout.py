@@ -1,4 +1,7 @@
-"""The layout of docs/fleet.md: nginx has the files, and asks the platform whether a URL holds."""
+"""
+The layout of docs/fleet.md: nginx stands before the platform, has the files, and asks whether a
+URL holds.
+"""
 
 import os
 import re
@@ -7,7 +10,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests import console
 from tools import servers
+from tools.platform.access import FAILURES_MAX
 from tools.platform.local import LocalPlatform
 from tools.toolchain import ROOT
 
@@ -17,16 +22,17 @@ CONTENT = b"\xe9" + b"firmware" * 500
 @pytest.fixture
 def layout(tmp_path):
     """(platform, URL of an nginx with the configuration of the page)."""
-    (block,) = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs/fleet.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs/fleet.md").read_text()
+    block = "".join(re.findall(r"```nginx\n(.*?)```", page, re.DOTALL))
     folder, port = tmp_path / "nginx", servers.free_port()
     folder.mkdir()
     base = f"http://127.0.0.1:{port}"
-    with LocalPlatform(tmp_path / "platform", public_url=base) as platform:
-        for old, new in (
-            ("/srv/ota", str(platform.platform.folder)),
-            ("127.0.0.1:8070", f"127.0.0.1:{platform.http_port}"),
+    with LocalPlatform(tmp_path / "platform", public_url=base, proxy=True) as platform:
+        for old, new, count in (
+            ("/srv/ota", str(platform.platform.folder), 1),
+            ("127.0.0.1:8070", f"127.0.0.1:{platform.http_port}", 2),
         ):
-            assert block.count(old) == 1
+            assert block.count(old) == count
             block = block.replace(old, new)
         places = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = " ".join(f"{name}_temp_path {folder}/{name};" for name in places)
@@ -71,3 +77,22 @@ def test_nginx_refuses_what_the_platform_refuses(layout):
         assert answer.status_code in (400, 403, 404), each
         assert CONTENT not in answer.content
     assert httpx.get(base + "/check").status_code == 404
+
+
+def test_the_console_behind_nginx(layout):
+    platform, base = layout
+    platform.platform.access.add_operator(console.NAME, console.PASSWORD)
+    browser = console.Browser(platform)
+    browser.http.base_url = base
+    for number in range(FAILURES_MAX):  # a guesser cannot make himself somebody else
+        browser.http.headers["X-Forwarded-For"] = f"192.0.2.{number}"
+        assert browser.log_in(password="wrong password").status_code == 403
+    assert browser.log_in().status_code == 429
+    other = console.Browser(platform)  # beside nginx, so that it is who it says to be
+    other.http.headers["X-Forwarded-For"] = "192.0.2.1"
+    assert other.log_in().status_code == 303
+    image = ("b.bin", b"x" * 2_000_000)
+    headers = {"Authorization": f"Bearer {platform.platform.token}"}
+    form = {"product": "pk", "version": "2"}
+    made = httpx.post(base + "/api/firmware", files={"file": image}, data=form, headers=headers)
+    assert made.status_code == 200

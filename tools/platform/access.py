@@ -45,7 +45,7 @@ class Access:
         self._hasher = PasswordHash.recommended()
         # What is compared with when there is no such operator, so that the time does not tell.
         self._nobody = self._hasher.hash(secrets.token_hex())
-        self._failures: dict[tuple[str, str], deque[float]] = {}
+        self._attempts: dict[tuple[str, str], deque[float]] = {}  # by name and address
         self._lock = threading.Lock()
 
     # Operators
@@ -75,9 +75,10 @@ class Access:
     def remove_operator(self, name: str):
         """And all sessions. Raises PlatformError."""
         with self._store.begin() as tx:
-            tx.delete(Session, tables.sessions.c.operator == name)
-            if not tx.delete(Operator, tables.operators.c.name == name):
+            if tx.get(Operator, name, lock=True) is None:  # a login that runs waits, or is over
                 raise NotFound(f"no operator {name}")
+            tx.delete(Session, tables.sessions.c.operator == name)
+            tx.delete(Operator, tables.operators.c.name == name)
 
     def operators(self) -> list[str]:
         with self._store.begin() as tx:
@@ -92,7 +93,7 @@ class Access:
             if tx.count(Session, sessions.operator == "") >= _FORMS_MAX:
                 old = time.time() + LOGIN_S - _FORM_YOUNG_S
                 tx.delete(Session, sessions.operator == "", sessions.ends < old)
-        return self._open("", LOGIN_S)
+            return _open(tx, "", LOGIN_S)
 
     def log_in(self, cookie: str, csrf: str, name: str, password: str, address: str) -> str:
         """
@@ -108,15 +109,18 @@ class Access:
                 raise Denied("this form is not from here: fill in a new one")
             tx.delete(Session, tables.sessions.c.id == form.id)
             operator = tx.get(Operator, name) if name.isprintable() else None
-        who = name[:PASSWORD_MAX], address
-        self._check_often(who)
+        self._count_attempt(name[:PASSWORD_MAX], address)
         hashed = operator.password if operator else self._nobody
         if not self._hasher.verify(password[:PASSWORD_MAX], hashed) or operator is None:
-            self._note_failure(who)
             raise Denied("the name or the password is wrong")
+        with self._store.begin() as tx:
+            now = tx.get(Operator, name, lock=True)
+            if now is None or now.password != hashed:
+                raise Denied("the password has just been changed: log in again")
+            cookie, _ = _open(tx, name, SESSION_S)
         with self._lock:
-            self._failures.pop(who, None)
-        return self._open(name, SESSION_S)[0]
+            self._attempts.pop((name, address), None)
+        return cookie
 
     def session(self, cookie: str) -> Session | None:
         """The session of an operator; None = not logged in, or not any more."""
@@ -158,34 +162,33 @@ class Access:
         with self._store.begin() as tx:
             return tx.count(Token, tables.tokens.c.digest == _digest(token)) > 0
 
-    def _open(self, operator, seconds):
-        cookie = secrets.token_urlsafe(32)
-        now = time.time()
-        session = Session(_digest(cookie), operator, secrets.token_urlsafe(32), now + seconds)
-        with self._store.begin() as tx:
-            tx.delete(Session, tables.sessions.c.ends < now)
-            tx.insert([session])
-        return cookie, session
-
     def _check_password(self, password):
         if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX:
             raise PlatformError(f"a password has {PASSWORD_MIN} to {PASSWORD_MAX} characters")
 
-    def _check_often(self, who):
+    def _count_attempt(self, name, address):
+        # Before the password is looked at, so that guesses at the same time count too; one that
+        # was right is forgotten with all before.
         now = time.monotonic()
         with self._lock:
-            times = self._failures.get(who, ())
+            times = self._attempts.pop((name, address), None) or deque(maxlen=FAILURES_MAX)
+            self._attempts[name, address] = times  # the newest last
             if len(times) == FAILURES_MAX and now - times[0] < FAILURES_S:
                 wait = FAILURES_S - (now - times[0])
                 raise TooOften(f"too many wrong passwords: try again in {wait:.0f} s")
+            times.append(now)
+            if len(self._attempts) > _REMEMBER_MAX:
+                del self._attempts[next(iter(self._attempts))]
 
-    def _note_failure(self, who):
-        with self._lock:
-            times = self._failures.pop(who, None) or deque(maxlen=FAILURES_MAX)
-            times.append(time.monotonic())
-            self._failures[who] = times  # the newest last
-            if len(self._failures) > _REMEMBER_MAX:
-                del self._failures[next(iter(self._failures))]
+
+def _open(tx, operator, seconds):
+    # Returns the cookie of a new session, and the session.
+    cookie = secrets.token_urlsafe(32)
+    now = time.time()
+    session = Session(_digest(cookie), operator, secrets.token_urlsafe(32), now + seconds)
+    tx.delete(Session, tables.sessions.c.ends < now)
+    tx.insert([session])
+    return cookie, session
 
 
 def _digest(secret):

@@ -171,12 +171,20 @@ class TokenOut(_Model):
 
 
 class BrokerAsks(BaseModel):
-    """What a broker tells of a client; more fields are ignored."""
+    """
+    What a broker tells of a client, who may say anything; more fields are ignored. There is an
+    answer to all of it, since a broker may take an error for a yes.
+    """
 
-    clientid: str = ""
-    username: str = ""
-    password: str = ""
-    topic: str = ""
+    clientid: str | None = None
+    username: str | None = None
+    password: str | None = None
+    topic: str | None = None
+
+    def words(self, *names: str) -> list[str] | None:
+        """Those fields; None = nobody of ours says that."""
+        found = [getattr(self, name) or "" for name in names]
+        return found if all(map(str.isprintable, found)) else None
 
 
 class BrokerAnswer(_Model):
@@ -387,14 +395,17 @@ def remove_token(platform: Here, name: _Id) -> Done:
 @routes.post("/broker/login", tags=["broker"])
 def may_log_in(platform: Here, asks: BrokerAsks) -> BrokerAnswer:
     """For a broker that asks whether a client may come in."""
-    allowed = platform.registry.may_log_in(asks.clientid, asks.username, asks.password)
+    words = asks.words("clientid", "username", "password")
+    allowed = words is not None and platform.registry.may_log_in(*words)
     return {"result": "allow" if allowed else "deny"}
 
 
 @routes.post("/broker/topic", tags=["broker"])
 def may_use_topic(platform: Here, asks: BrokerAsks) -> BrokerAnswer:
     """For a broker that asks whether a client that is in may publish or subscribe a topic."""
-    return {"result": "allow" if rights.may(asks.username, asks.topic) else "deny"}
+    words = asks.words("username", "topic")
+    allowed = words is not None and rights.may(*words)
+    return {"result": "allow" if allowed else "deny"}
 
 
 def take_upload(

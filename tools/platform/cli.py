@@ -85,6 +85,7 @@ def _serve(options):
         database=options.database,
         worker=options.worker,
         events=options.events,
+        proxy=options.proxy,
     )
     asyncio.run(_serve_until_signal(platform, options))
 
@@ -441,6 +442,11 @@ def _serve_parser(commands):
     serve.add_argument("--http-port", type=_port, default=8070, help="0: any free one")
     serve.add_argument("--broker", metavar="URL", help="mqtt://host:port, instead of our own")
     serve.add_argument("--public-url", metavar="URL", help="how devices reach the files")
+    serve.add_argument(
+        "--proxy",
+        action="store_true",
+        help="one on this machine stands before it, and tells who calls (X-Forwarded-For, -Proto)",
+    )
     serve.add_argument(
         "--signing-key", type=Path, metavar="FILE", help="sign what is uploaded with this key"
     )

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path as FilePath
 from typing import Annotated, NamedTuple
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Path, Query, Request, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -30,6 +31,7 @@ _EVENTS = 200
 _LIVE_S = 0.5  # between two looks at what is shown, the least
 _REST = 10  # times as long as a look takes: a large batch is counted less often
 _LIVE_MAX = 200  # pages that are live at once
+_LOGINS_MAX = 2  # passwords that are looked at at once
 _HERE = FilePath(__file__).parent
 
 _templates = Jinja2Templates(_HERE / "templates")
@@ -51,8 +53,8 @@ class _Ask(NamedTuple):
     session: Session
 
 
-# Of a form that was sent empty.
-_Blank = Annotated[str, Form()]
+# A field of a form. With a bound pydantic also refuses what is no text (lone surrogates).
+_Blank = Annotated[str, Form(max_length=2**20)]
 _Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
@@ -73,6 +75,7 @@ def problem(request: Request, status: int, text: str) -> HTMLResponse:
 def add_to(app: FastAPI):
     """The pages, and what they load. app: with its state.platform, server.Platform."""
     app.state.live = asyncio.Semaphore(_LIVE_MAX)
+    app.state.logins = CapacityLimiter(_LOGINS_MAX)
     app.mount("/static/lib", StaticFiles(directory=WEB, check_dir=False), "lib")
     app.mount("/static", StaticFiles(directory=_HERE / "static"), "static")
     app.include_router(routes)
@@ -95,7 +98,7 @@ def login_form(platform: api.Here, request: Request):
 
 
 @routes.post("/login")
-def log_in(
+async def log_in(
     platform: api.Here,
     request: Request,
     csrf: _Blank = "",
@@ -105,10 +108,15 @@ def log_in(
     cookie = request.cookies.get(api.COOKIE, "")
     address = request.client.host if request.client else ""
     try:
-        made = platform.access.log_in(cookie, csrf, name, password, address)
+        # Few at a time: each takes the memory and the time of argon2.
+        made = await to_thread.run_sync(
+            platform.access.log_in,
+            *(cookie, csrf, name, password, address),
+            limiter=request.app.state.logins,
+        )
     except access.Denied as error:
         status = 429 if isinstance(error, access.TooOften) else 403
-        return _login_page(platform, request, str(error), status)
+        return await run_in_threadpool(_login_page, platform, request, str(error), status)
     response = RedirectResponse("/", 303)
     _give(response, request, made, access.SESSION_S)
     return response
@@ -243,9 +251,14 @@ def _pieces(ask: _Ask, batch: int, names: list[str]) -> dict[str, str] | None:
     return found
 
 
+def _known(ask: Asked, batch: _Number) -> int:
+    # Asked before the answer begins: later there can be no 404.
+    return ask.platform.engine.batch(batch)["id"]
+
+
 @routes.get("/batches/{batch}/live", response_class=EventSourceResponse)
 async def batch_live(
-    ask: Asked, batch: _Number, after: str = "", status: str = ""
+    ask: Asked, batch: Annotated[int, Depends(_known)], after: str = "", status: str = ""
 ) -> AsyncIterator[ServerSentEvent]:
     live = ask.request.app.state.live
     if live.locked():

@@ -210,7 +210,8 @@ def state(batch: Batch, at_rest: bool) -> str:
 
 def same(one: str, other: str) -> bool:
     """Compares secrets in a time that does not tell how much of them fits."""
-    return hmac.compare_digest(one.encode(), other.encode())
+    both = (text.encode(errors="surrogatepass") for text in (one, other))
+    return hmac.compare_digest(*both)
 
 
 def check_id(value: str, what: str) -> str:

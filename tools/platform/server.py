@@ -42,7 +42,8 @@ class Platform:
     files, None = as it listens; reply_s: the time for a reply to a command; signing_key: the
     file of the private key that signs what is uploaded, None = nothing is signed here; database:
     URL of a PostgreSQL, None = SQLite in the folder; worker: name of this one among those that
-    share data base and broker; events: lines of logs that are kept.
+    share data base and broker; events: lines of logs that are kept; proxy: True = one on this
+    machine stands before it, and tells who calls (X-Forwarded-For, X-Forwarded-Proto).
     Raises PlatformError for a broker, URL, data base or key that is none.
     """
 
@@ -64,6 +65,7 @@ class Platform:
         database: str | None = None,
         worker: str = "1",
         events: int = EVENTS_MAX,
+        proxy: bool = False,
     ):
         if public_url and not public_url.startswith(("http://", "https://")):
             raise PlatformError(f"URL {public_url!r}: it begins with http:// or https://")
@@ -74,7 +76,7 @@ class Platform:
         self.files = files.Files(self.folder / "firmware", throttle)
         self._outside = link.address_of(broker) if broker else None
         self._reply_s, self._database, self._events = reply_s, database, events
-        self._worker = check_id(worker, "worker")
+        self._worker, self._proxy = check_id(worker, "worker"), proxy
         try:
             self._key = load_private(Path(signing_key)) if signing_key else None
         except (OSError, SignError) as error:
@@ -145,7 +147,7 @@ class Platform:
         if self.files.throttle:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self.http_port = sock.getsockname()[1]
-        self._server = web.Server(web.application(self), sock)
+        self._server = web.Server(web.application(self), sock, self._proxy)
         await self._server.start()
 
     async def _start_mqtt(self):

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 
-from tools.platform import api, console, model
+from tools.platform import api, console, model, wire
 from tools.platform.access import Denied, TooOften
 from tools.platform.engine import AWAY
 from tools.platform.model import NotFound, PlatformError
@@ -25,6 +25,7 @@ from tools.platform.model import NotFound, PlatformError
 _STOP_S = 1  # for connections that are open: a download that runs does not hold it up
 _HEADERS_MAX = 32 * 1024  # bytes
 _BODY_MAX = 1024 * 1024  # bytes, but of an upload
+_PROXIES = ["127.0.0.1", "::1"]
 _UPLOADS = ("/firmware", "/api/firmware")
 # Nothing but what comes from here, no frames, and nothing written into a page runs.
 _CSP = "Content-Security-Policy"
@@ -160,6 +161,7 @@ def _status(error):
 
 
 def _problem(request, status, text, headers=None):
+    text = wire.printable(text)  # it may hold what somebody sent
     if status == 204:
         return JSONResponse(None, 204, headers)
     if console.shows(request):
@@ -168,9 +170,12 @@ def _problem(request, status, text, headers=None):
 
 
 class Server(uvicorn.Server):
-    """Serves an application on a socket that listens, in the running event loop."""
+    """
+    Serves an application on a socket that listens, in the running event loop. proxy: True = one on
+    this machine stands before it, and tells who calls, and how.
+    """
 
-    def __init__(self, app: FastAPI, sock: socket.socket):
+    def __init__(self, app: FastAPI, sock: socket.socket, proxy: bool):
         logging.getLogger("uvicorn").addHandler(logging.NullHandler())
         config = uvicorn.Config(
             app,
@@ -179,6 +184,8 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=proxy,
+            forwarded_allow_ips=_PROXIES,
             h11_max_incomplete_event_size=_HEADERS_MAX,
             timeout_graceful_shutdown=_STOP_S,
         )
