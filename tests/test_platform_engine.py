@@ -1,5 +1,6 @@
 """The engine over both data bases, with a link that only notes what is sent."""
 
+import functools
 import json
 import threading
 import time
@@ -11,6 +12,7 @@ from alembic.migration import MigrationContext
 
 from tools.platform import engine as engine_module
 from tools.platform import migrations, registry, tables
+from tools.platform import store as store_module
 from tools.platform.engine import Engine
 from tools.platform.files import Files
 from tools.platform.model import NotFound, PlatformError, Product, Task
@@ -27,7 +29,7 @@ class Link:
     """Notes what is sent: (device, name, message)."""
 
     def __init__(self):
-        self.sent = []
+        self.sent, self.waiting = [], 0
 
     def publish(self, topic, payload):
         parts = topic.split("/")
@@ -289,6 +291,69 @@ def test_while_the_data_base_is_away_nothing_is_acknowledged_or_lost(stage, monk
     monkeypatch.setattr(stage.store, "begin", begin)
     stage.until(lambda: stage.acknowledged[-1])
     assert stage.registry.device("d1")["version"] == "2"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sa.exc.ProgrammingError("x", {}, Exception("no such column")),  # of a newer release
+        sa.exc.InternalError("x", {}, Exception("x")),
+        sa.exc.TimeoutError("no connection is free"),
+        MemoryError(),
+    ],
+)
+def test_what_may_pass_is_waited_for(stage, monkeypatch, error):
+    stage.join("d1")
+    begin, tries = stage.store.begin, []
+
+    def fails():
+        tries.append(1)
+        if len(tries) < 3 and threading.current_thread().name == "engine":
+            raise error
+        return begin()
+
+    monkeypatch.setattr(stage.store, "begin", fails)
+    stage.say("d1", "version", {"firmwareVersion": "2"})
+    stage.until(lambda: stage.acknowledged[-1])
+    assert stage.registry.device("d1")["version"] == "2"
+
+
+def test_each_message_is_handled_and_acknowledged_once(stage, monkeypatch):
+    # Also when one breaks its group, and then the data base goes.
+    stage.join("d1", "d2")
+    receive, done = engine_module.Upgrades.receive, []
+    plan = [ZeroDivisionError(), sa.exc.OperationalError("x", {}, Exception("away"))]
+
+    def breaks(self, now, product, identifier, name, payload):
+        if identifier == "d1" and plan:
+            raise plan.pop(0)
+        return receive(self, now, product, identifier, name, payload)
+
+    monkeypatch.setattr(engine_module.Upgrades, "receive", breaks)
+    said = [("d2", "2"), ("d2", "3"), ("d1", "4"), ("d2", "5")]
+    with stage.store.begin() as tx:
+        ledger(tx, "d1", "d2")  # the first one waits for that; the others are one group
+        for name, version in said:
+            data = {"msgId": "1", "data": {"firmwareVersion": version}}
+            topic = f"/sys/pk/{name}/ota/firmware/version"
+            acknowledge = functools.partial(done.append, version)
+            stage.engine.received(topic, json.dumps(data).encode(), False, acknowledge)
+    stage.until(lambda: len(done) >= len(said))
+    assert plan == []
+    assert done == ["2", "3", "4", "5"]
+    lines = [line["text"] for line in stage.engine.events("d2") if line["kind"] == "version"]
+    assert lines == ["1.0.0", "2", "3", "5"]
+
+
+def test_commands_wait_for_the_broker(stage):
+    stage.join("d1")
+    stage.link.waiting = 1000
+    batch = stage.engine.upgrade(stage.firmware)["batch"]
+    time.sleep(0.3)
+    assert stage.statuses(batch)["d1"] == "To be Pushed"
+    assert stage.link.commands() == []
+    stage.link.waiting = 0
+    stage.command("d1")
 
 
 def test_a_message_that_breaks_the_engine_harms_no_other(stage, monkeypatch):
@@ -620,7 +685,7 @@ def test_a_device_that_one_worker_is_at_waits_for_no_other(shared, held):
         thread.join(0.5)
         assert not found  # it waits
         other, seen = meanwhile(shared, lambda third: ledger(third, "d2"))
-        other.join(WAIT_S)
+        other.join(WAIT_S if held == "device" else 0.5)
         assert seen or held == "task"  # and nobody else does
     thread.join(WAIT_S)
     (books,) = found
@@ -636,6 +701,35 @@ def test_while_a_batch_begins_its_product_stays_as_it_is(shared):
         assert not found
     thread.join(WAIT_S)
     assert found
+
+
+def test_nobody_waits_for_a_stuck_worker_for_ever(tmp_path, postgres, monkeypatch):
+    monkeypatch.setitem(store_module._PATIENCE, "lock_timeout", "200ms")
+    stage = Stage(tmp_path, postgres())
+    stage.join("d1", "d2")
+    with stage.store.begin() as tx:
+        ledger(tx, "d1")
+        with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+            stage.engine.upgrade(stage.firmware)
+        stage.say("d1", "version", {"firmwareVersion": "2"})
+        time.sleep(0.5)
+        assert stage.acknowledged[-1] is False
+    stage.until(lambda: stage.acknowledged[-1])
+    assert stage.registry.device("d1")["version"] == "2"
+    stage.close()
+
+
+def test_who_stands_still_in_a_transaction_is_shown_out(tmp_path, postgres, monkeypatch):
+    monkeypatch.setitem(store_module._PATIENCE, "idle_in_transaction_session_timeout", "300ms")
+    stage = Stage(tmp_path, postgres())
+    stage.join("d1")
+    with pytest.raises(sa.exc.DBAPIError, match="idle"), stage.store.begin() as tx:
+        (device,) = ledger(tx, "d1").devices.values()
+        time.sleep(1)
+        device.version = "9"
+        tx.update([device])
+    assert stage.registry.device("d1")["version"] == "1.0.0"
+    stage.close()
 
 
 def test_what_is_due_is_taken_by_one_worker(shared):

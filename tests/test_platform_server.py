@@ -13,6 +13,7 @@ import urllib.request
 import paho.mqtt.client as mqtt
 import pytest
 
+from tools.platform import link as link_module
 from tools.platform.broker import Broker
 from tools.platform.client import API_FILE
 from tools.platform.local import LocalPlatform
@@ -336,17 +337,20 @@ def test_a_message_too_long_costs_the_sender_its_connection(stage):
 
 
 class OutsideBroker:
-    """A broker in a thread of its own, that lets anybody in, and can be away for a while."""
+    """
+    A broker in a thread of its own, that lets anybody in, and can be away for a while. Attribute:
+    open, False = nobody may subscribe or publish.
+    """
 
     def __init__(self):
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        self.port = 0
+        self.port, self.open = 0, True
 
     def start(self):
-        anybody, keeper = lambda *_: True, ""
-        self.broker = Broker("127.0.0.1", self.port, anybody, anybody, keeper)
+        login, rights, keeper = lambda *_: True, lambda *_: self.open, ""
+        self.broker = Broker("127.0.0.1", self.port, login, rights, keeper)
         self.do(self.broker.start())
         self.port = self.broker.port
 
@@ -387,6 +391,34 @@ def test_a_broker_outside_that_goes_and_comes(outside, stage):
     # Who of the two is back first, nobody knows; a device asks for what it missed.
     player.say("get", {"firmwareVersion": ""}, "g1")
     stage.until(batch, "Pushed")
+
+
+def test_a_broker_that_refuses_the_platform_its_topics(outside, stage, caplog):
+    outside.open = False
+    platform = stage.open(broker=f"mqtt://me:secret@127.0.0.1:{outside.port}")
+    engine = platform.platform.engine
+    with pytest.raises(TimeoutError):
+        engine.until(lambda: engine.connected, 2)
+    assert caplog.text.count("refuses the platform its topics") == 1
+    outside.open = True
+    engine.until(lambda: engine.connected, WAIT_S)
+
+
+def test_what_waits_for_the_broker_is_counted_and_has_an_end(outside, monkeypatch, caplog):
+    monkeypatch.setattr(link_module, "_QUEUE_MAX", 3)
+    address = link_module.Address("127.0.0.1", outside.port, "me", "secret")
+    nothing = lambda *_: None  # noqa: E731
+    link = link_module.Link(address, "p", False, False, nothing, nothing)
+    for _ in range(5):
+        link.publish("a/b", "{}")
+    assert link.waiting == 3
+    assert caplog.text.count("is lost") == 2
+    link.start()
+    deadline = time.monotonic() + WAIT_S
+    while link.waiting and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert link.waiting == 0
+    link.stop()
 
 
 @pytest.mark.parametrize("url", ["http://host", "mqtt://", "mqtt://host:x", "mqtt://h/path", "h"])

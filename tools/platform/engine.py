@@ -32,12 +32,16 @@ EVENTS_MAX = 1_000_000  # lines of all logs, the oldest go
 
 _GROUP = 200  # messages in one transaction
 _INBOX = 20_000  # messages that wait; more are not acknowledged, so the broker keeps them
+_INBOX_S = 20.0  # the link waits for room, shorter than the keepalive of its connection
 _PUSH = 200  # commands at a time; in between, messages are handled
+_SENT_MAX = 200  # messages that the broker has not acknowledged: more commands wait
+_SENT_S = 0.02  # between two looks whether it has
 _LATE_S = 5.0  # while messages wait, time passes only as often: who waits there is not late
 _ROLL_TICKS = 4  # between two looks at gradual roll-outs: each counts the devices of a batch
 _CHUNK = 500  # tasks in one transaction of an abort
 _TIDY_S = 3600.0
 _TRY_S = (0.2, 5.0)  # before the next try, when the data base is away: first, longest
+_STOP_S = 10.0  # for what is being done; longer it waits for a data base that says nothing
 _LOOK_S = 0.1  # between two looks of who waits: other workers tell no news
 
 # The data base is away, or could not do it now: the same again may work. Also a deadlock.
@@ -134,7 +138,7 @@ class Engine:
         self._ended.set()
         self._wake()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_STOP_S)
         self._spread_news()
 
     # What people ask for; products, devices and firmware: see Registry
@@ -328,7 +332,8 @@ class Engine:
             return
         message = _Message(time.time(), (parts[2], parts[3]), parts[6], payload, done)
         try:
-            self._inbox.put_nowait(message)
+            # While it waits, the broker does: its connection is full.
+            self._inbox.put(message, timeout=_INBOX_S)
         except queue.Full:
             _log.warning("too many messages at once: one is left to the broker")
 
@@ -346,17 +351,25 @@ class Engine:
         while not self._ended.is_set():
             messages, woken = self._take(max(0.0, clock - time.monotonic()))
             if messages:
-                self._insist(lambda messages=messages: self._handle(messages))
+                self._handle(messages)
             now = time.monotonic()
             if (self._inbox.empty() and (woken or now >= clock)) or now >= clock + _LATE_S:
-                more = self._insist(self._tick)
-                clock = now if more else now + self._tick_s
+                pause = self._do(self._tick)
+                clock = now + (self._tick_s if pause is None else pause)  # None: it raised
                 if now >= roll:
-                    self._insist(self._roll_on)
+                    self._do(self._roll_on)
                     roll = now + _ROLL_TICKS * self._tick_s
             if now >= tidy:
-                self._insist(self._tidy)
+                self._do(self._tidy)
                 tidy = now + _TIDY_S
+
+    def _do(self, action):
+        # What comes again anyway.
+        try:
+            return self._insist(action)
+        except Exception:
+            _log.exception("engine")
+            return None
 
     def _take(self, wait):
         messages, woken = [], False
@@ -375,31 +388,34 @@ class Engine:
         return messages, woken
 
     def _insist(self, action):
-        # While the data base is away, messages are not acknowledged and nobody is late.
+        # While the data base is away, messages are not acknowledged and nobody is late. Returns
+        # what action() does, None = the engine has ended meanwhile. Raises what another try does
+        # not mend.
         pause = _TRY_S[0]
         while not self._ended.is_set():
             try:
                 return action()
-            except AWAY as error:
+            except Exception as error:
+                if not _may_pass(error):
+                    raise
                 _log.warning("data base: %s", getattr(error, "orig", error))
                 self._ended.wait(pause)
                 pause = min(2 * pause, _TRY_S[1])
-            except Exception:  # a full disk, say; whoever waits is asked again
-                _log.exception("engine")
-                return None
         return None
 
     def _handle(self, messages):
         try:
-            self._receive(messages)
-        except AWAY:
-            raise
+            wanted = self._insist(lambda: self._receive(messages))
         except Exception:
             if len(messages) > 1:  # one of them; alone it harms nobody else
                 for message in messages:
                     self._handle([message])
                 return
             _log.exception("message of %s, %s", messages[0].key, messages[0].name)
+            wanted = _Wanted()
+        if wanted is None:
+            return
+        self._send(wanted)
         for message in messages:
             message.done()
         self.handled += len(messages)
@@ -413,13 +429,15 @@ class Engine:
                 effects = logic.receive(message.time, *message.key, message.name, message.payload)
                 wanted.add(effects, message.time)
             self._save(tx, wanted)
-        self._send(wanted)
+        return wanted
 
     def _tick(self):
-        # Returns True when there is more to do. While the broker is away nothing can be sent, and
-        # nobody be late.
+        # Returns the seconds until the next one. While the broker is away, or has enough to do,
+        # nothing can be sent, and nobody be late.
         if not self.connected:
-            return False
+            return self._tick_s
+        if self.link.waiting > _SENT_MAX:
+            return _SENT_S
         now = time.time()
         changes = self._changes
         if self._granted != changes:
@@ -434,7 +452,7 @@ class Engine:
             wanted.add(Upgrades(ledger, self._reply_s).tick(now), now)
             self._save(tx, wanted)
         self._send(wanted)
-        return len(due) == _PUSH
+        return 0.0 if len(due) == _PUSH else self._tick_s
 
     def _roll_on(self):
         with self._store.begin() as tx:
@@ -521,6 +539,14 @@ class Engine:
         numbers = {batch.firmware for batch in batches}
         firmware = {item.id: item for item in tx.find(Firmware, tables.firmware.c.id.in_(numbers))}
         return [_summary(batch, firmware[batch.firmware], statuses[batch.id]) for batch in batches]
+
+
+def _may_pass(error):
+    # Not when the message is to blame: what no data base holds, or a mistake of ours.
+    if isinstance(error, sa.exc.DataError):
+        return False
+    kinds = sa.exc.DBAPIError, sa.exc.TimeoutError, MemoryError, OSError
+    return isinstance(error, kinds)
 
 
 def _summary(batch, firmware, statuses):

@@ -7,6 +7,8 @@ stored.
 """
 
 import logging
+import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
@@ -72,6 +74,7 @@ class Link:
         self._address, self._received, self._changed = address, received, changed
         self._prefix = f"$share/{_GROUP}/" if shared else ""
         self._complaint = ""
+        self._waiting, self._lock = 0, threading.Lock()
         self._client = client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -90,6 +93,7 @@ class Link:
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
+        client.on_publish = self._on_publish
 
     def start(self):
         """
@@ -104,8 +108,24 @@ class Link:
         self._client.loop_stop()
 
     def publish(self, topic: str, payload: str | bytes, retain: bool = False):
-        """At QoS 1. What cannot be sent now waits for the connection."""
-        self._client.publish(topic, payload, qos=1, retain=retain)
+        """
+        At QoS 1. What cannot be sent now waits for the connection; of more than can wait, the
+        newest is lost: a device asks again.
+        """
+        self._count(1)
+        sent = self._client.publish(topic, payload, qos=1, retain=retain)
+        if sent.rc == mqtt.MQTT_ERR_QUEUE_SIZE:
+            self._count(-1)
+            _log.warning("too many messages wait for the broker: one to %s is lost", topic)
+
+    @property
+    def waiting(self) -> int:
+        """How many messages the broker has not acknowledged."""
+        return self._waiting
+
+    def _count(self, more):
+        with self._lock:
+            self._waiting += more
 
     # In paho's thread
 
@@ -113,7 +133,6 @@ class Link:
         if reason.is_failure:
             self._complain(f"the broker refuses the platform: {reason}")
         else:
-            self._complaint = ""
             everybody = [wire.topic(("+", "+"), name) for name in wire.FROM_DEVICE]
             client.subscribe([(self._prefix + topic, 1) for topic in everybody])
 
@@ -121,7 +140,16 @@ class Link:
         self._complain(f"no broker at {self._address.host}:{self._address.port}, trying again")
 
     def _on_subscribe(self, client, userdata, mid, reasons, properties):
-        self._changed(not any(reason.is_failure for reason in reasons))
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        if refused:
+            self._complain(f"the broker refuses the platform its topics: {refused[0]}")
+            client.socket().shutdown(socket.SHUT_RDWR)  # so that it begins again
+        else:
+            self._complaint = ""
+            self._changed(True)
+
+    def _on_publish(self, client, userdata, mid, reason, properties):
+        self._count(-1)
 
     def _on_disconnect(self, client, userdata, flags, reason, properties):
         self._changed(False)

@@ -25,7 +25,13 @@ from tools.platform.rollout import Counts
 
 _LOCK_FILE = "platform.lock"
 _BUSY_S = 10.0  # for a lock of SQLite that somebody else holds
-_POOL = 10  # connections to PostgreSQL
+_POOL = 10  # connections to PostgreSQL; more for a moment
+_POOL_S = 10.0  # for a free one
+# Of PostgreSQL: no statement waits longer for a lock, and who stands still in a transaction is
+# shown out, so that one stuck worker does not hold up the others.
+_PATIENCE = {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "30s"}
+# Of libpq: seconds to connect; milliseconds until a connection is dead that acknowledges nothing.
+_CONNECT = {"connect_timeout": 10, "tcp_user_timeout": 20_000}
 _KEYS_MAX = 500  # in one query
 _HISTORY = 5  # tasks of a device that are looked at, besides those that are not at rest
 _MIGRATION_LOCK = 7_060_315  # of PostgreSQL, for one worker at a time: any number
@@ -63,6 +69,8 @@ class Store:
         try:
             with self._one, self._engine.begin() as connection:
                 if not self._lite:
+                    # One that is first may have much to do.
+                    connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
                 migrations.upgrade(connection)
         except sa.exc.SQLAlchemyError as error:
@@ -401,7 +409,17 @@ def _pieces(keys):
 
 
 def _engine(url):
-    return sa.create_engine(url, pool_size=_POOL, pool_pre_ping=True)
+    options = {"pool_size": _POOL, "pool_timeout": _POOL_S, "pool_pre_ping": True}
+    engine = sa.create_engine(url, connect_args=_CONNECT, **options)
+
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection, record):
+        with connection.cursor() as cursor:
+            for name, value in _PATIENCE.items():
+                cursor.execute(f"SET {name} = '{value}'")
+        connection.commit()
+
+    return engine
 
 
 def _lite_engine(url):
