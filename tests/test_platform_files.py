@@ -85,6 +85,14 @@ def test_range(platform, asked, first, last_byte):
     assert (access.range, access.status, access.start) == (asked, 206, first)
 
 
+def test_what_is_noted_of_a_request_has_a_bound(platform):
+    status, _, _ = ask(platform, "/firmware/1/" + "x" * 5000, Range="bytes=" + "0-1," * 2000)
+    assert status == 403
+    noted = last(platform)
+    assert noted.path.startswith("/firmware/1/xxx")
+    assert (len(noted.path), len(noted.range)) == (200, 200)
+
+
 def test_range_behind_the_end(platform):
     status, headers, _ = ask(platform, Range=f"bytes={SIZE}-")
     assert (status, headers["Content-Range"]) == (416, f"bytes */{SIZE}")

@@ -12,6 +12,7 @@ from tools import servers
 from tools.platform import rights
 from tools.platform.cli import main
 from tools.platform.local import LocalPlatform
+from tools.platform.model import PlatformError
 
 LOGIN = "platform", "its-own-secret"
 
@@ -185,6 +186,14 @@ def test_files_for_mosquitto_hold_no_secret(tmp_path):
     assert len(texts) == 2
     assert not any("secret" in text for text in texts)
     assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
+
+
+def test_a_device_that_mosquitto_cannot_know(tmp_path):
+    rights.write(tmp_path, [("pk", "d1", "the-secret")], LOGIN)
+    before = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    with pytest.raises(PlatformError, match="'pk&a:b': .* colon"):
+        rights.write(tmp_path, [("pk", "d1", "s"), ("pk", "a:b", "s")], LOGIN)
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == before
 
 
 def test_files_for_mosquitto_belong_to_who_has_the_folder(tmp_path):

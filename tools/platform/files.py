@@ -17,6 +17,7 @@ from starlette.responses import FileResponse
 from tools.platform.urls import PATH, Refused, Signer
 
 _LOG_MAX = 10_000  # the newest requests
+_TEXT_MAX = 200  # characters of a path, or of a Range
 _CHUNK = 64 * 1024  # bytes
 _LEFT_S = 86400.0  # no upload takes that long
 _SLICES = 20  # pieces a second when the brake is on, so that bars move
@@ -76,7 +77,8 @@ class Files:
         raise HTTPException(204)
 
     async def _get(self, request: Request, number: str, file: str):
-        access = Access(request.url.path, request.headers.get("Range", ""), request.method)
+        asked = request.url.path, request.headers.get("Range", "")
+        access = Access(*(text[:_TEXT_MAX] for text in asked), request.method)
         self.log.append(access)
         try:
             self._check(request.url.path, request)

@@ -3,6 +3,7 @@ The registry: products, devices and firmware come in here, checked. Knows limits
 of upgrades.
 """
 
+import os
 import secrets
 import shutil
 import time
@@ -295,6 +296,8 @@ def _take_in(path, target):
             if size > model.FILE_MAX:
                 raise PlatformError(f"{path.name} is longer than {model.FILE_MAX} bytes")
             copy.write(chunk)
+        copy.flush()
+        os.fsync(copy.fileno())  # the data base does so too: no record without its file
     if not size:
         raise PlatformError(f"{path.name} is empty")
     return digests(target)

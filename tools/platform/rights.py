@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tools.platform import wire
+from tools.platform.model import PlatformError
 
 _ITERATIONS = 101  # mosquitto_passwd's; a secret has 128 bits, so guessing is hopeless anyway
 PASSWORDS, TOPICS = "passwords", "topics"
@@ -29,9 +30,12 @@ def write(folder: Path, devices: Iterable[tuple[str, str, str]], platform: tuple
     The files for mosquitto's password_file and acl_file. devices: product, identifier, secret;
     platform: its user name and password. Existing ones are replaced at once, so that a broker
     never reads half a file. Written by root, they belong to the owner of the folder: the broker
-    may be another user, and reads them as such.
+    may be another user, and reads them as such. Raises PlatformError for who cannot be in them.
     """
     users = [platform, *((f"{product}&{name}", secret) for product, name, secret in devices)]
+    for user, _ in users:
+        if ":" in user:
+            raise PlatformError(f"{user!r}: mosquitto's password file knows no user with a colon")
     _replace(folder / PASSWORDS, (f"{user}:{_hashed(secret)}\n" for user, secret in users))
     _replace(folder / TOPICS, _topics(users))
 
