@@ -206,7 +206,7 @@ def test_commands_build_and_inspect(tmp_path, lib, capsys):
     app.write_text("print(1)\n")
     path = str(tmp_path / "image.bin")
     assert cli.main(["build", path, "1.0.0", "--app", str(app), "--lib", str(lib)]) == 0
-    assert "valid" in capsys.readouterr().out
+    assert "good to upgrade with" in capsys.readouterr().out
     assert cli.main(["inspect", path]) == 0
     out = capsys.readouterr().out
     assert hashlib.md5(Path(path).read_bytes()).hexdigest() in out

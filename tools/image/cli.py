@@ -1,13 +1,15 @@
-"""python -m tools image: build, pack and inspect firmware images."""
+"""python -m tools image: build, pack, extract and inspect firmware images."""
 
 import argparse
+import json
 import sys
-import tempfile
 from pathlib import Path
 
+from . import fit
 from .firmware import SIZE, firmware
-from .look import look
-from .pack import WINDOW, WINDOWS, Packed, is_packed, pack_file, told, unpack
+from .kind import COMBINED, combined, kind
+from .look import length_at, look_at
+from .pack import WINDOW, WINDOWS, Packed, is_packed, pack_file, told, unpack, write_new
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -29,43 +31,118 @@ def _pack(args: argparse.Namespace) -> int:
     packed = pack_file(args.path, target, WINDOWS[args.window], args.force)
     saved = 1 - packed.size / packed.inflated
     print(f"{target}: {packed.size:,} bytes of {packed.inflated:,}, {saved:.1%} saved")
-    _tell(packed)
+    _show(_about_packed(packed))
     return 0
 
 
-def _tell(packed: Packed) -> None:
+def _about_packed(packed: Packed) -> dict[str, str]:
     note = "" if packed.told else " (not told: the largest one is taken)"
-    print(f"window   {1 << packed.window:,} bytes{note}")
-    print(f"heap     {packed.heap:,} bytes more than a plain image, on the device")
-    print(f"MD5      {packed.md5}")
+    return {
+        "window": f"{1 << packed.window:,} bytes{note}",
+        "heap": f"{packed.heap:,} bytes more than a plain image, on the device",
+        "MD5": packed.md5,
+    }
+
+
+def _show(about: dict[str, str]) -> None:
+    for name, text in about.items():
+        if text:
+            print(f"{name:8} {text}")
 
 
 def _inspect(args: argparse.Namespace) -> int:
+    found, problem = _look(args.path, getattr(args, "table", None))
+    if getattr(args, "json", False):
+        print(json.dumps(found | {"problem": problem}, indent=1))
+    else:
+        print(f"{args.path}: {problem or 'good to upgrade with'}")
+        _show({name: text for name, text in found.items() if isinstance(text, str)})
+    return 1 if problem else 0
+
+
+def _look(path: Path, table: Path | None) -> tuple[dict, str]:
+    # What a file is, as words, and why nobody upgrades with it ("" = one may).
+    data = path.read_bytes()
+    found: dict = {"file": "", "size": f"{len(data):,} bytes"}
+    if is_packed(data):
+        try:
+            packed = told(data)
+        except ValueError as error:
+            return {"file": ".gz"} | found, str(error)
+        found |= _about_packed(packed)
+        data = unpack(data)
+        found["inside"] = f"{len(data):,} bytes"
+    image = look_at(data)
+    found["file"] = kind(data) + (" in a .gz" if "inside" in found else "")
+    slot = fit.read_table(table).size if table else fit.SLOT
+    problem = image.problem
+    if kind(data) == COMBINED:
+        whole = combined(data)
+        found["flash at"] = f"{whole.base:#x}"
+        found["holds"] = f"the application of {whole.label}, at byte {whole.at:,} of the file"
+        inside = look_at(data[whole.at : whole.at + _length(data, whole.at)])
+        about = {name: getattr(inside, name) for name in ("chip", "version", "project", "idf")}
+        image = image._replace(**about)
+    elif not problem:
+        problem = fit.problem(len(data), slot)
+        about = table or "MicroPython's table for 4 MiB"
+        found["slot"] = "" if problem else f"fits: {slot - len(data):,} bytes left ({about})"
+    found |= {
+        "chip": image.chip,
+        "version": image.version or "(none in the descriptor)",
+        "project": image.project or "(none in the descriptor)",
+        "IDF": image.idf,
+        "SHA-256": image.sha256,
+        "frozen": " ".join(image.frozen),
+    }
+    found.setdefault("MD5", image.md5)
+    if kind(data) not in ("application image", COMBINED):
+        for name in ("chip", "version", "project", "IDF"):
+            del found[name]
+    return found, problem
+
+
+def _length(data: bytes, at: int) -> int:
+    try:
+        return length_at(data, at)
+    except ValueError:
+        return len(data) - at
+
+
+def _extract(args: argparse.Namespace) -> int:
     data = args.path.read_bytes()
     if is_packed(data):
-        return _inspect_packed(args.path, data)
-    image = look(args.path)
-    print(f"{args.path}: {image.problem or 'valid'}")
-    print(f"chip     {image.chip or 'unknown'}")
-    print(f"version  {image.version or '(none in the descriptor)'}")
-    print(f"project  {image.project or '(none in the descriptor)'}")
-    print(f"size     {image.size:,} bytes")
-    print(f"MD5      {image.md5}")
-    print(f"SHA-256  {image.sha256}")
-    if image.frozen:
-        print(f"frozen   {' '.join(image.frozen)}")
-    return 1 if image.problem else 0
+        data = unpack(data)
+    whole = combined(data)
+    if not whole:
+        problem = look_at(data).problem
+        raise ValueError(f"{args.path}: {problem or 'it is the application already'}")
+    try:
+        image = data[whole.at : whole.at + length_at(data, whole.at)]
+    except ValueError as error:
+        raise ValueError(f"{args.path}: the application in it is {error}") from error
+    if problem := look_at(image).problem:
+        raise ValueError(f"{args.path}: the application in it is not good: {problem}")
+    name = args.path.name.removesuffix(".gz").removesuffix(".bin")
+    target = args.output or args.path.with_name(f"{name}.app-bin")
+    write_new(target, image, args.force)
+    args.path = target
+    return _inspect(args)
 
 
-def _inspect_packed(path: Path, data: bytes) -> int:
-    packed = told(data)
-    print(f"{path}: a .gz of {packed.size:,} bytes")
-    _tell(packed)
-    print("inside:")
-    with tempfile.TemporaryDirectory() as folder:
-        inside = Path(folder, path.stem)
-        inside.write_bytes(unpack(data))
-        return _inspect(argparse.Namespace(path=inside))
+def _check(args: argparse.Namespace) -> int:
+    found, problem = _look(args.path, args.table)
+    if args.port and not problem:
+        from tools.deploy.board import probe  # which needs a board, and mpremote
+
+        board = probe(args.port)
+        if found["chip"] != board.chip:
+            problem = f"it is for {found['chip']}, and the board is an {board.chip}"
+        problem = problem or board.problem
+        size = len(data) if not is_packed(data := args.path.read_bytes()) else len(unpack(data))
+        problem = problem or fit.problem(size, board.slot)
+    print(f"{args.path}: {problem or 'yes, this board can be upgraded with it'}")
+    return 1 if problem else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,11 +176,26 @@ def _parser() -> argparse.ArgumentParser:
         help="of the inflater, in the device's heap (default: %(default)s); larger saves more",
     )
     command.add_argument("--force", action="store_true", help="write over a file that is there")
+    command = commands.add_parser("extract", help="the application out of a combined image")
+    command.set_defaults(run=_extract)
+    command.add_argument("path", type=Path, metavar="FILE", help="the combined image, or its .gz")
+    command.add_argument("-o", "--output", type=Path, help="default: FILE.app-bin")
+    command.add_argument("--force", action="store_true", help="write over a file that is there")
     command = commands.add_parser(
-        "inspect", help="what a file is, exit status 1 when it is no good image"
+        "inspect", help="what a file is; exit status 1 when it is not one to upgrade with"
     )
     command.set_defaults(run=_inspect)
     command.add_argument("path", type=Path, metavar="FILE")
+    command.add_argument("--table", type=Path, metavar="CSV", help="partition table it has to fit")
+    command.add_argument("--json", action="store_true")
+    command = commands.add_parser(
+        "check", help="can this board, or this partition table, be upgraded with it?"
+    )
+    command.set_defaults(run=_check)
+    command.add_argument("path", type=Path, metavar="FILE")
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--table", type=Path, metavar="CSV", help="partition table, CSV or binary")
+    which.add_argument("--port", help="of the board: /dev/ttyUSB0, socket://host:port, ...")
     return parser
 
 

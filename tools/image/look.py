@@ -12,19 +12,21 @@ from esptool.util import FatalError
 
 from .archive import frozen
 from .build import DESCRIPTOR, DESCRIPTOR_MAGIC, HEADER, MAGIC
+from .kind import APPLICATION, COMBINED, kind, other
 
 _DESCRIPTOR_AT = 32
 
 
 class Image(NamedTuple):
     """
-    chip: esptool's name, "" = unknown; version, project: of the descriptor, mostly empty; size
-    in bytes; problem: "" = good.
+    chip: esptool's name, "" = unknown; version, project, idf: of the descriptor, the first two
+    mostly empty; size in bytes; problem: "" = good.
     """
 
     chip: str
     version: str
     project: str
+    idf: str
     size: int
     md5: str
     sha256: str
@@ -34,20 +36,38 @@ class Image(NamedTuple):
 
 def look(path: Path | str) -> Image:
     """Reads a file. Raises OSError; a bad image is no error, see `Image.problem`."""
-    data = Path(path).read_bytes()
+    return look_at(Path(path).read_bytes())
+
+
+def look_at(data: bytes) -> Image:
+    """Looks at what was read."""
     chip = _chip(data)
-    version, project = _descriptor(data)
     problem = _problem(data, chip)
     return Image(
         chip,
-        version,
-        project,
+        *_descriptor(data),
         len(data),
         hashlib.md5(data).hexdigest(),
         hashlib.sha256(data).hexdigest(),
         [] if problem else sorted(frozen(data)),
         problem,
     )
+
+
+def length_at(data: bytes, at: int) -> int:
+    """How long the image is that begins there, bytes. Raises ValueError: it is damaged or cut."""
+    chip = _chip(data[at:])
+    if not chip:
+        raise ValueError("its header names no chip that esptool knows")
+    image = _read(chip, data[at:])
+    return image.data_length + (len(image.stored_digest) if image.append_digest else 0)
+
+
+def _read(chip, data):
+    try:
+        return LoadFirmwareImage(chip, data)
+    except (FatalError, EOFError, OSError, ValueError, IndexError) as error:
+        raise ValueError(f"damaged, or cut: {error}") from error
 
 
 def _chip(data: bytes) -> str:
@@ -60,31 +80,39 @@ def _chip(data: bytes) -> str:
     return ""
 
 
-def _descriptor(data: bytes) -> tuple[str, str]:
+def _descriptor(data: bytes) -> tuple[str, str, str]:
     part = data[_DESCRIPTOR_AT : _DESCRIPTOR_AT + DESCRIPTOR.size]
     if len(part) < DESCRIPTOR.size:
-        return "", ""
+        return "", "", ""
     fields = DESCRIPTOR.unpack(part)
     if fields[0] != DESCRIPTOR_MAGIC:
-        return "", ""
-    return tuple(field.split(b"\0")[0].decode(errors="replace") for field in fields[2:4])
+        return "", "", ""
+    texts = fields[2], fields[3], fields[6]
+    return tuple(text.split(b"\0")[0].decode(errors="replace") for text in texts)
 
 
 def _problem(data: bytes, chip: str) -> str:
     """Why a device would refuse it; "" = would not."""
-    if not data or data[0] != MAGIC:
-        return "no image: it does not begin with 0xE9"
+    found = kind(data)
+    if found == COMBINED:
+        return (
+            "the combined image (boot loader, table, application) of a first flash. Take the "
+            "application alone: `image extract`"
+        )
+    if found != APPLICATION and data[:1] == bytes((MAGIC,)):
+        return (
+            "no application: it begins like an image, and has no descriptor at byte 32. Is it a "
+            "boot loader, or a combined file without its table?"
+        )
+    if found != APPLICATION:
+        what = other(data)
+        return f"no image: {what}" if what else "no image: it does not begin with 0xE9"
     if not chip:
         return "the header names no chip that esptool knows"
-    if data[_DESCRIPTOR_AT : _DESCRIPTOR_AT + 4] != DESCRIPTOR_MAGIC.to_bytes(4, "little"):
-        return (
-            "no application: is this the combined file (boot loader, table, application)? "
-            "Take the application alone"
-        )
     try:
-        image = LoadFirmwareImage(chip, data)
-    except (FatalError, EOFError, OSError, ValueError, IndexError) as error:
-        return f"damaged: {error}"
+        image = _read(chip, data)
+    except ValueError as error:
+        return str(error)
     if not image.append_digest:
         return "no SHA-256 appended"
     if image.checksum != image.calculate_checksum():

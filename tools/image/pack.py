@@ -98,10 +98,18 @@ def pack_file(source: Path, target: Path, window: int, force: bool = False) -> P
     problem = look(source).problem
     if problem:
         raise ValueError(f"{source}: {problem}")
+    packed = pack(data, window)
+    write_new(target, packed, force)
+    return told(packed)
+
+
+def write_new(target: Path, data: bytes, force: bool = False) -> None:
+    """
+    A file that is whole, or not there. force: also over one that is there. Raises FileExistsError,
+    OSError.
+    """
     if target.exists() and not force:
         raise FileExistsError(f"{target} is there already: --force writes over it")
-    packed = pack(data, window)
     part = target.with_name(target.name + ".part")
-    part.write_bytes(packed)
+    part.write_bytes(data)
     part.replace(target)
-    return told(packed)
