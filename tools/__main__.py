@@ -11,6 +11,7 @@ COMMANDS = {
     "bench": "what an upgrade costs on the device: CPU, heap, traffic",
     "console": "the platform's console, with two simulated devices to play with",
     "demo": "three simulated devices are upgraded, and one rolls back",
+    "deploy": "put the device package onto a board, over its serial port",
     "device": "the simulated ESP32: run one, replay traces of a real one",
     "faults": "the fault campaign: an upgrade in which something goes wrong, thousands of times",
     "image": "build firmware images, pack them, and look into them",

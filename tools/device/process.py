@@ -58,12 +58,7 @@ class Process:
     @property
     def late(self) -> bool:
         """The watchdog was not fed in time."""
-        try:
-            # machine.py writes MicroPython's ticks_ms(), which is this clock.
-            deadline = int.from_bytes(self._deadline.read_bytes()[:8], "little")
-        except FileNotFoundError:
-            return False
-        return 0 < deadline < time.monotonic() * 1000
+        return _late(self._deadline)
 
     def kill(self) -> None:
         """Ends it at once, as a reset does; what it printed is read. Raises TimeoutExpired."""
@@ -71,3 +66,45 @@ class Process:
         self._process.wait(_END)
         if threading.current_thread() is not self._reader:
             self._reader.join(_END)
+
+
+class Attached:
+    """
+    A run behind a serial port, which reads what it says; used like a Process. process: a Popen;
+    deadline: as of Process.
+    """
+
+    def __init__(self, process: subprocess.Popen, deadline: Path):
+        self._process, self._deadline = process, deadline
+
+    def ended(self, wait: float) -> bool:
+        """wait: seconds at most until it is."""
+        try:
+            self._process.wait(wait)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    @property
+    def left(self) -> bool:
+        """True when it came to its end: somebody sent Ctrl-D. All else kills it."""
+        return self._process.poll() == 0
+
+    @property
+    def late(self) -> bool:
+        """The watchdog was not fed in time."""
+        return _late(self._deadline)
+
+    def kill(self) -> None:
+        """Ends it at once, as a reset does. Raises TimeoutExpired."""
+        self._process.kill()
+        self._process.wait(_END)
+
+
+def _late(path):
+    try:
+        # machine.py writes MicroPython's ticks_ms(), which is this clock.
+        deadline = int.from_bytes(path.read_bytes()[:8], "little")
+    except FileNotFoundError:
+        return False
+    return 0 < deadline < time.monotonic() * 1000

@@ -49,10 +49,20 @@ def compiled_port() -> Path:
     The hardware's modules as .mpy: compiled on the device they would take heap that a board has
     free.
     """
-    files = {f"{path.stem}.mpy": compiled(path.stem, path) for path in PORT.glob("*.py")}
-    folder = BUILD / "port" / _digest(files)
+    return _compiled("port", PORT)
+
+
+@lru_cache(maxsize=1)
+def compiled_os() -> Path:
+    """The module `os` of a board, for devices with a REPL."""
+    return _compiled("port-os", PORT / "os")
+
+
+def _compiled(name: str, source: Path) -> Path:
+    files = {f"{path.stem}.mpy": compiled(path.stem, path) for path in source.glob("*.py")}
+    folder = BUILD / name / _digest(files)
     if not os.access(BUILD if BUILD.exists() else BUILD.parent, os.W_OK):
-        folder = Path(tempfile.gettempdir(), f"port-{os.getuid()}", folder.name)
+        folder = Path(tempfile.gettempdir(), f"{name}-{os.getuid()}", folder.name)
     _lay_down(folder, files)
     return folder
 

@@ -20,8 +20,9 @@ from tools import toolchain
 from .console import Console
 from .port import bootloader, flashfault
 from .port.flash import Flash, PowerCut, read_rtc, write_rtc
-from .process import Process
-from .rom import compiled_port, extract
+from .process import Attached, Process
+from .rom import compiled_os, compiled_port, extract
+from .serial import Serial
 
 # As machine.py has them.
 PWRON_RESET, HARD_RESET, WDT_RESET, DEEPSLEEP_RESET, SOFT_RESET = range(1, 6)
@@ -31,6 +32,14 @@ OFF, ON, ASLEEP, NO_BOOT = "off", "on", "asleep", "no boot"
 _TICK = 0.05  # seconds between two looks at process and watchdog
 _STARTS = 1000  # remembered
 _STOP = 20  # seconds until the thread has to be gone
+
+# With a serial port, the device sees its own filesystem alone, as a board does: somebody may type
+# any path. The host's files, which the hardware's modules need, are below _HOST.
+_HOST = "/.host"
+_OWN_ROOT = (
+    "import os,vfs;h=vfs.VfsPosix('/');f=os.getcwd();vfs.umount('/');"
+    f"vfs.mount(vfs.VfsPosix(f),'/');vfs.mount(h,{_HOST!r});os.chdir('/');del h,f,os,vfs;"
+)
 
 _alive: "weakref.WeakSet[Supervisor]" = weakref.WeakSet()
 
@@ -44,7 +53,8 @@ class Supervisor:
     port/flashfault.py; env: more environment for the device's process; starts_per_minute: the
     bound that keeps a boot loop from eating the machine; on_line: called for each line of the
     console; on_boot: called with (Flash, label or None, reset cause) after each choice of the
-    boot loader, before anything runs; it must not raise. Raises ValueError for a
+    boot loader, before anything runs; it must not raise; serial: True = it has a serial port with
+    a REPL, see serial.py, and a real board's paths; drop: of that port. Raises ValueError for a
     malformed fault.
 
     Attributes: state ("off", "on", "asleep", "no boot"); running (label of the slot, None = no
@@ -64,6 +74,8 @@ class Supervisor:
         starts_per_minute: int = 60,
         on_line: Callable[[str], None] | None = None,
         on_boot: Callable[[Flash, str | None, int], None] | None = None,
+        serial: bool = False,
+        drop: int | None = None,
     ):
         self.folder = Path(folder).absolute()
         self.identifier = identifier or self.folder.name
@@ -84,6 +96,7 @@ class Supervisor:
         self.running: str | None = None
         self.boots: deque[tuple[str | None, int]] = deque(maxlen=_STARTS)
         self._console = Console(self.identifier, on_line)
+        self.serial = Serial(self._console.add, drop) if serial else None
         self._lock = threading.RLock()  # held while the process is started or ended
         self._touched = threading.Event()
         self._process: Process | None = None
@@ -129,6 +142,8 @@ class Supervisor:
 
     def __exit__(self, *_) -> None:
         self.stop()
+        if self.serial:
+            self.serial.close()
 
     def _beside(self, what: str) -> Path:
         return self.folder / f"{self.flash_path.name}.{what}"
@@ -197,6 +212,8 @@ class Supervisor:
         rtc = read_rtc(self._path)
         if not rtc:  # the power was away, also when the process says so by itself
             self._forget()
+        if self.serial and "wake" not in rtc:
+            self.serial.reset()
         if "wake" in rtc:  # a soft reset, or the end of deep sleep: no boot loader
             if rtc["cause"] == DEEPSLEEP_RESET:  # it stops the watchdog, a soft reset does not
                 self._beside("wdt").unlink(missing_ok=True)
@@ -213,17 +230,27 @@ class Supervisor:
             self._console.add(f"[simulator] {error}")
             frozen = self.folder / "frozen" / "none" / ".frozen"
         path = [frozen, ".frozen", self.fs / "lib", self.port or compiled_port()]
+        flash_path = self._path
+        if self.serial:
+            path = [f"{_HOST}{frozen}", ".frozen", "/lib"]
+            path += [f"{_HOST}{folder}" for folder in (compiled_os(), compiled_port())]
+            flash_path = _HOST + flash_path
         env = {
             "PATH": os.environ.get("PATH", os.defpath),  # of the shell that ends the process
             "MICROPYPATH": ":".join(map(str, path)),
-            "OTA_SIM_FLASH": self._path,
+            "OTA_SIM_FLASH": flash_path,
             "OTA_SIM_IDF": self.generation,
             "OTA_SIM_SUPERVISED": "1",
         }
         if self.fault:
             env["OTA_SIM_FAULT"] = self.fault
-        command = [self.micropython, "-X", f"heapsize={self.heapsize}", "-c", "import _start"]
+        command = [self.micropython, "-X", f"heapsize={self.heapsize}"]
         wdt = self._beside("wdt")
+        if self.serial:
+            env["OTA_SIM_SERIAL"] = "1"
+            command += ["-i", "-c", _OWN_ROOT + "import _start"]
+            return self.serial.start(command, self.fs, env | self.env, wdt)
+        command += ["-c", "import _start"]
         return Process(command, self.fs, env | self.env, self._console.add, wdt)
 
     def _watch(self, process: Process) -> None:
@@ -236,7 +263,14 @@ class Supervisor:
                         write_rtc(self._path, {"cause": WDT_RESET})
         with self._lock:
             if self._process is process:
+                if isinstance(process, Attached) and process.left:
+                    self._soft_reset()
                 self._kill()
+
+    def _soft_reset(self) -> None:
+        """Ctrl-D at the REPL: the interpreter anew, without the boot loader."""
+        self.serial.say("MPY: soft reboot\r\n")
+        write_rtc(self._path, read_rtc(self._path) | {"cause": SOFT_RESET, "wake": 0})
 
 
 @atexit.register

@@ -52,6 +52,8 @@ def _soft_reset():
 
 
 def _repl():
+    if os.getenv("OTA_SIM_SERIAL"):
+        return  # to the interpreter's own
     import utime
 
     print(">>>")
@@ -59,6 +61,7 @@ def _repl():
         utime.sleep(3600)
 
 
-if _run("boot"):
+# A soft reset out of the raw REPL does without main.py.
+if _run("boot") and not os.getenv("OTA_SIM_RAW"):
     _run("main")
 _repl()

@@ -1,0 +1,103 @@
+"""python -m tools deploy: put the device package onto a board, over its serial port."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from tools.toolchain import ROOT
+
+from . import files
+from .board import probe
+from .line import Line, LineError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools deploy",
+        description="Puts ota/, boot.py and main.py onto a board that runs MicroPython's OTA "
+        "variant, and restarts it. What it replaces stays there as .bak.",
+    )
+    parser.add_argument(
+        "--port",
+        default="auto",
+        help="/dev/ttyUSB0, COM3, socket://host:port, rfc2217://host:port (default: the first "
+        "serial port on USB)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of boot.py, for example WIFI_SSID=home",
+    )
+    parser.add_argument("--boot", type=Path, metavar="FILE", help="a boot.py with settings in it")
+    parser.add_argument(
+        "--main", type=Path, metavar="FILE", help="default: main.py of this folder"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="look, and change nothing")
+    return parser
+
+
+def _wanted(options) -> dict[str, bytes]:
+    wanted = files.package()
+    settings = {}
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise files.DeployError(f"--set {text}: NAME=VALUE is needed")
+        settings[name] = value
+    if settings or options.boot:
+        text = (options.boot or ROOT / "boot.py").read_text(encoding="utf-8")
+        wanted[files.BOOT] = files.boot(text, settings).encode()
+    wanted[files.MAIN] = (options.main or ROOT / "main.py").read_bytes()
+    return wanted
+
+
+def _deploy(options) -> int:
+    wanted, line = _wanted(options), Line(options.port)
+    paths = [*wanted, files.BOOT, *files.sources(wanted)]
+    board = probe(line, paths)
+    print(board.describe())
+    if board.problems:
+        for problem in board.problems:
+            print(f"deploy: {problem}", file=sys.stderr)
+        return 1
+    if files.BOOT not in wanted and not board.files[files.BOOT]:
+        raise files.DeployError(
+            "the board has no boot.py: --set WIFI_SSID=... and so on, or --boot FILE"
+        )
+    plan = files.plan(board, wanted)
+    for path in plan.new:
+        old = f", the old one to {path}.bak" if board.files[path] else ""
+        print(f"  {path}: {len(plan.new[path]):,} bytes{old}")
+    for path in plan.gone:
+        print(f"  {path}: to {path}.bak, it would win over the .mpy")
+    print(f"  {len(plan.same)} files are there already")
+    if options.dry_run:
+        print("nothing was changed")
+        return 0
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
+    with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
+        task = progress.add_task("copying", total=plan.size)
+        files.put(line, plan, lambda size: progress.advance(task, size))
+    line.run("restart")
+    again = f", {line.broken} steps were done again" if line.broken else ""
+    print(f"{len(plan.new)} files copied and compared{again}; the board restarts")
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Exit status: 0 done, 1 the board is not one that can be upgraded, 2 it could not be done."""
+    options = _parser().parse_args(argv)
+    try:
+        return _deploy(options)
+    except (files.DeployError, LineError) as error:
+        print(f"deploy: {error}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"deploy: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("deploy: stopped; the board's old files are in place", file=sys.stderr)
+        return 130
+    return 2

@@ -1,0 +1,111 @@
+"""
+The line to a board: pieces of code that it runs, over mpremote, until its answer is whole.
+
+A serial line loses bytes. So each step is an mpremote of its own, a child process with a deadline;
+the code carries its digest and runs only when that fits, and so does the answer. Whatever breaks
+is done again: all code here may run twice.
+"""
+
+import base64
+import hashlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+from textwrap import indent
+
+_CODE = Path(__file__).with_name("on_board")
+_DEADLINE_S = 3.0  # of a step, and for each KiB of it
+_KIB_S = 1.0
+_TRIES = 25
+_PAUSE_S = 0.2  # before the next try: the port has to be free again
+_STOP_S = 5.0
+
+# What the board is sent: runs the code when its digest fits.
+_CHECKED = (
+    "import hashlib,binascii as b;s=b.a2b_base64({code!r})\n"
+    "if b.hexlify(hashlib.sha256(s).digest())=={digest!r}:exec(s,{{}})\n"
+    "else:print('damaged')\n"
+)
+# How the code tells its answer: with a digest, between two marks that no prompt has.
+_ANSWER = (
+    "def answer(t):\n"
+    " import hashlib,binascii as b\n"
+    " print('<<<'+b.hexlify(hashlib.sha256(t.encode()).digest()).decode()+t+'<|>')\n"
+)
+_BROKE = "!"
+_ERROR = f"\nexcept Exception as e:\n answer({_BROKE!r}+repr(e))\n"
+_DIGEST = 64
+
+
+class LineError(Exception):
+    """The board cannot be reached, or does not do it, in a sentence."""
+
+
+class Line:
+    """
+    port: what mpremote connects to: a device, socket://host:port, rfc2217://host:port; tries: of
+    one step. Attribute broken: how many steps had to be done again.
+    """
+
+    def __init__(self, port: str, tries: int = _TRIES):
+        self.port, self._tries, self.broken = port, tries, 0
+
+    def run(self, name: str, **values) -> str:
+        """
+        A file of on_board/, run by the board. values: what it finds under these names. Returns
+        what it answers. Raises LineError.
+        """
+        given = "".join(f"{key}={value!r}\n" for key, value in values.items())
+        body = given + (_CODE / f"{name}.py").read_text("ascii")
+        code = (_ANSWER + "try:\n" + indent(body, " ") + _ERROR).encode()
+        digest = hashlib.sha256(code).hexdigest().encode()
+        text = _CHECKED.format(code=base64.b64encode(code), digest=digest)
+        said = ""
+        for _ in range(self._tries):
+            said = self._mpremote("exec", text)
+            found = _answer_in(said)
+            if found is not None and found[:1] == _BROKE:
+                raise LineError(f"{self.port}: the board says {found[1:]}")
+            if found is not None:
+                return found
+            self.broken += 1
+            time.sleep(_PAUSE_S)
+        raise LineError(f"{self.port}: {_why(said)}")
+
+    def _mpremote(self, *words: str) -> str:
+        # Returns what it said. Without a soft reset: that would wait for boot.py, which may wait
+        # for Wi-Fi.
+        command = [sys.executable, "-m", "mpremote", "connect", self.port, "resume", *words]
+        deadline = _DEADLINE_S + _KIB_S * sum(map(len, words)) / 1024
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        try:
+            said, _ = child.communicate(timeout=deadline)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            said, _ = child.communicate(timeout=_STOP_S)
+        except BaseException:
+            child.kill()
+            raise
+        return said.decode(errors="replace")
+
+
+def _answer_in(said):
+    _, begun, rest = said.partition("<<<")
+    text, ended, _ = rest.partition("<|>")
+    digest, text = text[:_DIGEST], text[_DIGEST:]
+    fits = begun and ended and hashlib.sha256(text.encode()).hexdigest() == digest
+    return text if fits else None
+
+
+def _why(said):
+    # The last line that mpremote or the board said; words for the usual ones.
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    last = lines[-1] if lines else "no answer"
+    if "could not enter raw repl" in said or last == "no answer":
+        return "no MicroPython answers there: is it the right port, is the board on?"
+    if "failed to access" in said or "could not open port" in said:
+        return f"the port cannot be opened ({last}): another program may have it open"
+    return last
