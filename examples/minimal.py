@@ -1,0 +1,32 @@
+# The least: a device that can be upgraded, and does nothing else. Copy it as main.py; the names in
+# capitals are the settings of boot.py.
+import sys
+import time
+
+import machine
+
+import ota
+
+
+def run():
+    link = ota.Link(
+        IDENTIFIER,
+        MQTT_SERVER,
+        MQTT_PORT,
+        user=PRODUCT_KEY + "&" + IDENTIFIER,
+        password=DEVICE_SECRET,
+    )
+    agent = ota.init(PRODUCT_KEY, IDENTIFIER, link)
+    print("version", agent.version)
+    while True:
+        agent.poll()
+        if not agent.is_fetching():
+            time.sleep_ms(20)
+
+
+try:
+    run()
+except Exception as e:  # a device at its prompt could never be upgraded again
+    sys.print_exception(e)
+    time.sleep(10)
+    machine.reset()
