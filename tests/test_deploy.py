@@ -14,6 +14,7 @@ import threading
 
 import pytest
 
+from tests.boards import PROMPT, WAIT_S, mpremote
 from tools.deploy import files
 from tools.deploy.board import Board, _problems, probe
 from tools.deploy.line import Line, LineError
@@ -21,12 +22,11 @@ from tools.device.device import Device
 from tools.device.layout import OTA_4MIB
 from tools.image import cli as image_cli
 from tools.image.build import build
-from tools.image.firmware import firmware, modules
+from tools.image.firmware import firmware
 from tools.platform.local import LocalPlatform
 from tools.toolchain import ROOT
 
-WAIT_S = 60
-PROMPT = 'Type "help'
+pytest_plugins = "tests.board_fixtures"
 SETTINGS = {
     "WIFI_SSID": "home",
     "MQTT_SERVER": "127.0.0.1",
@@ -34,21 +34,6 @@ SETTINGS = {
     "IDENTIFIER": "lamp",
     "DEVICE_SECRET": "secret",
 }
-
-
-@pytest.fixture(scope="session")
-def stock(tmp_path_factory):
-    """A firmware as it is flashed by cable: MicroPython with umqtt, nothing of ours."""
-    path = tmp_path_factory.mktemp("stock") / "stock.bin"
-    frozen = {name: source for name, source in modules("").items() if name.startswith("umqtt")}
-    return build(path, frozen, size=200_000)
-
-
-@pytest.fixture
-def board(tmp_path, stock):
-    with Device(tmp_path / "board", serial=True) as device:
-        device.create(stock).start().wait(PROMPT, WAIT_S)
-        yield device
 
 
 def deploy(port, *words, settings=SETTINGS, timeout=120):
@@ -59,12 +44,6 @@ def deploy(port, *words, settings=SETTINGS, timeout=120):
         command, capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT
     )
     return done.returncode, done.stdout, done.stderr
-
-
-def mpremote(board, *words):
-    command = [sys.executable, "-m", "mpremote", "connect", board.serial.path, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, done.stdout
 
 
 def content(board):

@@ -5,36 +5,14 @@ import contextlib
 import functools
 import http.server
 import json
-import subprocess
-import sys
 import threading
 
-import pytest
-
-from tests.test_deploy import PROMPT, WAIT_S
+from tests.boards import mpremote
 from tools import release
-from tools.device.device import Device
-from tools.image.build import build
-from tools.image.firmware import modules
 from tools.toolchain import ROOT
 
-
-@pytest.fixture
-def board(tmp_path):
-    frozen = {name: source for name, source in modules("").items() if name.startswith("umqtt")}
-    image = build(tmp_path / "stock.bin", frozen)
-    with Device(tmp_path / "board", serial=True) as device:
-        device.create(image).start().wait(PROMPT, WAIT_S)
-        yield device
-
-
-def mpremote(board, *words):
-    command = [sys.executable, "-m", "mpremote", "connect", board.serial.path, *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=WAIT_S, check=False, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+pytest_plugins = "tests.board_fixtures"
+IMPORTED = (0, "450\n")
 
 
 @contextlib.contextmanager
@@ -48,19 +26,19 @@ def served(folder):
 
 def test_mip_from_a_checkout(board):
     assert json.loads((ROOT / "package.json").read_text()) == release.sources()
-    mpremote(board, "mip", "install", "package.json")
+    assert mpremote(board, "mip", "install", "package.json")[0] == 0
     for path in (ROOT / "ota").glob("*.py"):
         assert (board.fs / "lib/ota" / path.name).read_bytes() == path.read_bytes()
-    assert mpremote(board, "exec", "import ota; print(ota.OTAError(450).code)") == "450\n"
+    assert mpremote(board, "exec", "import ota; print(ota.OTAError(450).code)") == IMPORTED
 
 
 def test_mip_of_a_release(board, tmp_path):
     folder = tmp_path / "release"
     assert release.write(folder) == folder / "package.json"
     with served(folder) as url:
-        mpremote(board, "mip", "install", f"{url}/package.json")
+        assert mpremote(board, "mip", "install", f"{url}/package.json")[0] == 0
     assert sorted(path.suffix for path in (board.fs / "lib/ota").iterdir()) == [".mpy"] * 10
-    assert mpremote(board, "exec", "import ota; print(ota.OTAError(450).code)") == "450\n"
+    assert mpremote(board, "exec", "import ota; print(ota.OTAError(450).code)") == IMPORTED
 
 
 def arguments(function):

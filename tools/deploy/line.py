@@ -10,6 +10,7 @@ import base64
 import hashlib
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from textwrap import indent
@@ -20,6 +21,8 @@ _KIB_S = 1.0
 _TRIES = 25
 _PAUSE_S = 0.2  # before the next try: the port has to be free again
 _STOP_S = 5.0
+_LOOK_S = 0.02
+_GRACE_S = 1.0  # for mpremote to end by itself, once the answer is there
 
 # What the board is sent: runs the code when its digest fits.
 _CHECKED = (
@@ -81,15 +84,25 @@ class Line:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
+        said = bytearray()
+        reader = threading.Thread(target=_read, args=(child.stdout, said), daemon=True)
+        reader.start()
         try:
-            said, _ = child.communicate(timeout=deadline)
-        except subprocess.TimeoutExpired:
+            end = time.monotonic() + deadline
+            while reader.is_alive() and time.monotonic() < end:
+                reader.join(_LOOK_S)
+                if _answer_in(said.decode(errors="replace")) is not None:
+                    end = min(end, time.monotonic() + _GRACE_S)
+        finally:
             child.kill()
-            said, _ = child.communicate(timeout=_STOP_S)
-        except BaseException:
-            child.kill()
-            raise
+            child.wait(_STOP_S)
+            reader.join(_STOP_S)
         return said.decode(errors="replace")
+
+
+def _read(stream, said):
+    while data := stream.read1(4096):
+        said += data
 
 
 def _answer_in(said):

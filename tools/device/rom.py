@@ -55,7 +55,7 @@ def compiled_port() -> Path:
 @lru_cache(maxsize=1)
 def compiled_os() -> Path:
     """The module `os` of a board, for devices with a REPL."""
-    return _compiled("port-os", PORT / "os")
+    return _compiled("repl", PORT.with_name("repl"))
 
 
 def _compiled(name: str, source: Path) -> Path:

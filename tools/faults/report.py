@@ -192,16 +192,22 @@ files, and the messages with the platform's books.
 _TAIL = """
 A case that did not survive is named, with what happened. By its name it is played again alone:
 
-    .venv/bin/python -m tools faults cut/2/359/random
+```sh
+.venv/bin/python -m tools faults cut/2/359/random
+```
 
 What did not survive is played again, on the mended code, and counted anew:
 
-    .venv/bin/python -m tools faults --again
+```sh
+.venv/bin/python -m tools faults --again
+```
 
 One class, or the names of its cases:
 
-    .venv/bin/python -m tools faults --class late
-    .venv/bin/python -m tools faults --class late --list
+```sh
+.venv/bin/python -m tools faults --class late
+.venv/bin/python -m tools faults --class late --list
+```
 
 Devices that take signed firmware alone ([trust](trust.md)) are played with the same cases by
 `--signed`: the platform signs, and whatever is hand-made must not be taken on.
@@ -211,7 +217,9 @@ are small wrong changes of the agent and of the simulated device, planted in a c
 a campaign that could not find them would prove nothing. The cases that are to catch one survive
 in the good code. One is tried alone by its name, too:
 
-    .venv/bin/python -m tools faults "bugs/a trial has no deadline"
+```sh
+.venv/bin/python -m tools faults "bugs/a trial has no deadline"
+```
 
 What it cannot show: how real flash ages, what voltage does while it falls, what a radio does to
 the supply. The power cut here is a process that dies at one flash operation, which is done not at
