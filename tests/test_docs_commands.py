@@ -295,7 +295,7 @@ def test_no_command_is_hidden(page):
     for found in HIDDEN.finditer(text):
         known = any(begin in found[0] for begin in NOT_RUN.get(ids(page), ()))
         assert known, f"{found[0].strip()}: in a block ```sh it is run"
-    assert ids(page) not in NOT_RUN or re.search("[Nn]ot (tried|run)", text.replace("was n", "n"))
+    assert ids(page) not in NOT_RUN or re.search("not (tried|run)", text.lower())
 
 
 def test_a_command_that_fails_is_seen(desk):
