@@ -3,16 +3,20 @@ From a board that has nothing to one that is upgraded over the air: the real mpr
 simulated device's serial port.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import re
-import socket
+import socketserver
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
+import serial
+from serial.rfc2217 import PortManager
 
 from tests.boards import PROMPT, WAIT_S, mpremote
 from tools.deploy import files
@@ -336,53 +340,53 @@ def test_mpremote_as_with_a_board(board, tmp_path):
     board.wait("ota_0 starts, cause 2", WAIT_S)
 
 
-def bridge(board, server):
-    """Carries one TCP connection after the other to the board's port."""
+class Port(serial.Serial):
+    """A pseudo-terminal as pyserial's port: it has no lines beside those for data."""
 
-    def carry():
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            port = os.open(board.serial.path, os.O_RDWR | os.O_NOCTTY)
+    dtr = rts = break_condition = cts = dsr = ri = cd = False
+
+
+class Bridge(socketserver.BaseRequestHandler):
+    """A board's port over TCP, as it is or by RFC 2217. Attributes of its server: path, telnet."""
+
+    def handle(self):
+        with Port(self.server.path, timeout=0.01) as port:
+            manager, lock = None, threading.Lock()
+            if self.server.telnet:
+                connection = SimpleNamespace(write=self.request.sendall)
+                manager = PortManager(port, connection)
             ended = threading.Event()
 
-            def back(port=port, connection=connection, ended=ended):
-                os.set_blocking(port, False)
-                while not ended.wait(0.005):
-                    try:
-                        connection.sendall(os.read(port, 1024))
-                    except BlockingIOError:
-                        pass
-                    except OSError:
-                        return
+            def back():
+                while not ended.is_set():
+                    data = port.read(max(1, port.in_waiting))
+                    if manager:
+                        data = b"".join(manager.escape(data))
+                    with contextlib.suppress(OSError), lock:
+                        self.request.sendall(data)
 
-            thread = threading.Thread(target=back, daemon=True)
+            thread = threading.Thread(target=back)
             thread.start()
-            try:
-                while data := connection.recv(1024):
-                    while data:
-                        try:
-                            data = data[os.write(port, data) :]
-                        except BlockingIOError:
-                            ended.wait(0.005)
-            except OSError:
-                pass
+            with contextlib.suppress(OSError):
+                while data := self.request.recv(1024):
+                    port.write(b"".join(manager.filter(data)) if manager else data)
             ended.set()
             thread.join()
-            connection.close()
-            os.close(port)
-
-    threading.Thread(target=carry, daemon=True).start()
 
 
-def test_over_a_socket(board):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        bridge(board, server)
-        url = f"socket://127.0.0.1:{server.getsockname()[1]}"
-        status, out, err = deploy(url)
-        assert (status, err) == (0, "")
+@pytest.mark.parametrize("telnet", [False, True])
+def test_over_the_network(board, telnet):
+    for path, data in files.package().items():  # there already: a connection takes its time
+        (board.fs / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        (board.fs / path[1:]).write_bytes(data)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Bridge) as server:
+        server.path, server.telnet = board.serial.path, telnet
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        kind = "rfc2217" if telnet else "socket"
+        status, out, err = deploy(f"{kind}://127.0.0.1:{server.server_address[1]}")
+        server.shutdown()
+    assert (status, err) == (0, "")
+    assert "2 files copied" in out
     board.wait("ota: version", WAIT_S)
 
 

@@ -161,6 +161,15 @@ def test_a_combined_image_that_is_damaged_gives_no_application(tmp_path, capsys)
         assert not list(tmp_path.glob("*combined.app-bin"))
 
 
+def test_what_is_longer_than_any_flash_is_not_read(tmp_path, capsys):
+    path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(10 << 30)
+    for words in (["inspect"], ["extract"], ["check", "--port", "none"]):
+        assert cli.main([words[0], str(path), *words[1:]]) == 1
+        assert "no flash has more" in capsys.readouterr().err
+
+
 def test_an_application_needs_no_extracting(tmp_path, capsys):
     assert cli.main(["extract", str(application(tmp_path, "esp32"))]) == 1
     assert "it is the application already" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 from . import fit
 from .firmware import SIZE, firmware
 from .kind import COMBINED, combined, kind
-from .look import length_at, look_at
+from .look import length_at, look_at, read
 from .pack import WINDOW, WINDOWS, Packed, is_packed, pack_file, told, unpack, write_new
 
 
@@ -62,7 +62,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 def _look(path: Path, table: Path | None) -> tuple[dict, str]:
     # What a file is, as words, and why nobody upgrades with it ("" = one may).
-    data = path.read_bytes()
+    data = read(path)
     found: dict = {"file": "", "size": f"{len(data):,} bytes"}
     if is_packed(data):
         try:
@@ -110,7 +110,7 @@ def _length(data: bytes, at: int) -> int:
 
 
 def _extract(args: argparse.Namespace) -> int:
-    data = args.path.read_bytes()
+    data = read(args.path)
     if is_packed(data):
         data = unpack(data)
     whole = combined(data)
@@ -139,7 +139,8 @@ def _check(args: argparse.Namespace) -> int:
         if found["chip"] != board.chip:
             problem = f"it is for {found['chip']}, and the board is an {board.chip}"
         problem = problem or board.problem
-        size = len(data) if not is_packed(data := args.path.read_bytes()) else len(unpack(data))
+        data = read(args.path)
+        size = len(unpack(data) if is_packed(data) else data)
         problem = problem or fit.problem(size, board.slot)
     print(f"{args.path}: {problem or 'yes, this board can be upgraded with it'}")
     return 1 if problem else 0

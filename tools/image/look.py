@@ -14,6 +14,7 @@ from .archive import frozen
 from .build import DESCRIPTOR, DESCRIPTOR_MAGIC, HEADER, MAGIC
 from .kind import APPLICATION, COMBINED, kind, other
 
+FILE_MAX = 128 << 20  # bytes: the largest flash of any of these chips
 _DESCRIPTOR_AT = 32
 
 
@@ -35,8 +36,16 @@ class Image(NamedTuple):
 
 
 def look(path: Path | str) -> Image:
-    """Reads a file. Raises OSError; a bad image is no error, see `Image.problem`."""
-    return look_at(Path(path).read_bytes())
+    """Reads a file. Raises as `read`; a bad image is no error, see `Image.problem`."""
+    return look_at(read(Path(path)))
+
+
+def read(path: Path) -> bytes:
+    """All of a file. Raises ValueError: longer than any flash; OSError."""
+    size = path.stat().st_size
+    if size > FILE_MAX:
+        raise ValueError(f"{path}: {size:,} bytes, and no flash has more than {FILE_MAX:,}")
+    return path.read_bytes()
 
 
 def look_at(data: bytes) -> Image:
