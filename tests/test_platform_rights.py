@@ -3,27 +3,32 @@
 import contextlib
 import os
 import queue
+import socket
+import time
 
 import paho.mqtt.client as mqtt
 import pytest
+import sqlalchemy as sa
 
 from tests.test_platform_server import WAIT_S, Player
 from tools import servers
-from tools.platform import rights
+from tools.platform import broker, rights
 from tools.platform.cli import main
 from tools.platform.local import LocalPlatform
 from tools.platform.model import PlatformError
 
+pytest_plugins = "tests.databases"
 LOGIN = "platform", "its-own-secret"
 
 
 class Client:
     """A device that tries things."""
 
-    def __init__(self, port, identifier, secret, product="pk", will=None):
+    def __init__(self, port, identifier, secret, product="pk", will=None, clean=True):
         self.heard = queue.Queue()
         self._answers = queue.Queue()
-        self._client = client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, identifier)
+        version = mqtt.CallbackAPIVersion.VERSION2
+        self._client = client = mqtt.Client(version, identifier, clean_session=clean)
         client.username_pw_set(f"{product}&{identifier}", secret)
         if will:
             client.will_set(*will)
@@ -178,6 +183,123 @@ def test_the_embedded_broker_retains_nothing_of_a_device(fleet):
     assert client.heard.get(timeout=WAIT_S) == topic % 3
     assert client.heard.empty()
     client.end()
+
+
+# What one device can make the embedded broker keep
+
+embedded = pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
+
+
+@embedded
+def test_a_device_has_a_bounded_number_of_filters(fleet):
+    _, port, secrets = fleet
+    client = Client(port, "d1", secrets["d1"])
+    granted = [client.subscribe(f"/sys/pk/d1/{number}") for number in range(30)]
+    assert granted == [True] * 20 + [False] * 10
+    assert client.subscribe("/sys/pk/d1/3")  # one that it has
+    client.end()
+    client = Client(port, "d1", secrets["d1"])
+    assert client.subscribe("/sys/pk/d1/30")  # a new connection begins anew
+    client.end()
+
+
+@embedded
+def test_what_is_retained_for_one_device_is_not_told_another(fleet):
+    platform, port, secrets = fleet
+    topic = "/sys/pk/d2/ota/firmware/upgrade"
+    platform.publish(topic, "{}", retain=True)
+    victim = Client(port, "d2", secrets["d2"])
+    assert victim.subscribe(topic)
+    assert victim.heard.get(timeout=WAIT_S) == topic
+    client = Client(port, "d1", secrets["d1"])
+    assert client.subscribe("/sys/pk/d1/#")
+    client.publish("/sys/pk/d1/echo")
+    assert client.heard.get(timeout=WAIT_S) == "/sys/pk/d1/echo"
+    assert client.heard.empty()
+    client.end()
+    victim.end()
+
+
+@embedded
+def test_no_session_is_kept(fleet):
+    platform, port, secrets = fleet
+    topic = "/sys/pk/d1/mine"
+    client = Client(port, "d1", secrets["d1"], clean=False)
+    assert client.subscribe("/sys/pk/d1/#")
+    client.end()
+    platform.publish(topic, "{}")
+    client = Client(port, "d1", secrets["d1"], clean=False)
+    client.publish(topic)
+    assert client.subscribe("/sys/pk/d1/#")
+    client.publish("/sys/pk/d1/end")
+    assert client.heard.get(timeout=WAIT_S) == "/sys/pk/d1/end"
+    client.end()
+
+
+def connected(port, secret):
+    """A device that speaks for itself: a socket that is logged in."""
+    sock = socket.create_connection(("127.0.0.1", port), WAIT_S)
+    texts = b"d1", b"pk&d1", secret.encode()
+    body = b"\0\4MQTT\4\xc2\0\x3c" + b"".join(
+        len(text).to_bytes(2, "big") + text for text in texts
+    )
+    sock.sendall(b"\x10" + bytes((len(body),)) + body)
+    assert sock.recv(4) == b"\x20\2\0\0"
+    return sock
+
+
+@embedded
+@pytest.mark.parametrize("kind", [0x82, 0xA2, 0x30])
+def test_a_packet_that_is_too_long_ends_the_connection(fleet, kind):
+    _, port, secrets = fleet
+    with connected(port, secrets["d1"]) as sock:
+        sock.sendall(bytes((kind,)) + b"\x80\x80\x02")  # 32 KiB are to come
+        assert sock.recv(1) == b""
+
+
+def test_who_reads_nothing_is_shown_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(broker, "_LOOK_S", 0.1)
+    with LocalPlatform(tmp_path) as platform:
+        platform.add_product("pk")
+        secret = platform.add_device("pk", "d1")
+        with connected(platform.mqtt_port, secret) as sock:
+            topic = b"/sys/pk/d1/#"
+            sock.sendall(b"\x82\x11\0\1\0\x0c" + topic + b"\0")
+            assert sock.recv(5) == b"\x90\3\0\1\0"
+            inside = platform.platform._broker._inside
+            end = time.monotonic() + WAIT_S
+            while "d1" in inside and time.monotonic() < end:
+                for _ in range(50):
+                    platform.publish("/sys/pk/d1/x", "x" * 16000)
+                time.sleep(0.1)
+            assert "d1" not in inside
+        client = Client(platform.mqtt_port, "d1", secret)  # the next one is served
+        assert client.subscribe("/sys/pk/d1/#")
+        platform.publish("/sys/pk/d1/y", "{}")
+        while client.heard.get(timeout=WAIT_S) != "/sys/pk/d1/y":
+            pass
+        assert len(platform.platform._broker._amqtt._tasks_queue) < 50
+        client.end()
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path, postgres):
+    # PostgreSQL holds no NUL.
+    with LocalPlatform(tmp_path, database=postgres()) as platform:
+        client = Client(platform.mqtt_port, "d1", "x", "p\0k")
+        assert not client.entered
+        client.end()
+
+
+def test_while_the_data_base_is_away_nobody_comes_in(tmp_path, monkeypatch):
+    with LocalPlatform(tmp_path) as platform:
+
+        def fails():
+            raise sa.exc.OperationalError("x", {}, Exception("away"))
+
+        monkeypatch.setattr(platform.platform._store, "begin", fails)
+        with socket.create_connection(("127.0.0.1", platform.mqtt_port), WAIT_S) as sock:
+            sock.sendall(b"\x10\x1a\0\4MQTT\4\xc2\0\x3c\0\2d1\0\5pk&d1\0\1x")
+            assert sock.recv(4) == b"\x20\2\0\3"
 
 
 def test_files_for_mosquitto_hold_no_secret(tmp_path):
