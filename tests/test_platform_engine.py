@@ -1,7 +1,9 @@
 """The engine over both data bases, with a link that only notes what is sent."""
 
+import dataclasses
 import functools
 import json
+import queue
 import threading
 import time
 
@@ -15,7 +17,7 @@ from tools.platform import migrations, registry, tables
 from tools.platform import store as store_module
 from tools.platform.engine import Engine
 from tools.platform.files import Files
-from tools.platform.model import NotFound, PlatformError, Product, Task
+from tools.platform.model import Batch, Device, NotFound, PlatformError, Product, Task
 from tools.platform.registry import Registry
 from tools.platform.store import Store
 
@@ -29,7 +31,10 @@ class Link:
     """Notes what is sent: (device, name, message)."""
 
     def __init__(self):
-        self.sent, self.waiting = [], 0
+        self.sent, self.waiting, self.renewed = [], 0, 0
+
+    def renew(self):
+        self.renewed += 1
 
     def publish(self, topic, payload):
         parts = topic.split("/")
@@ -343,6 +348,66 @@ def test_each_message_is_handled_and_acknowledged_once(stage, monkeypatch):
     assert done == ["2", "3", "4", "5"]
     lines = [line["text"] for line in stage.engine.events("d2") if line["kind"] == "version"]
     assert lines == ["1.0.0", "2", "3", "5"]
+
+
+def stuck(stage, monkeypatch):
+    """The data base is away, and there is room for two messages."""
+
+    def fails():
+        raise sa.exc.OperationalError("x", {}, Exception("away"))
+
+    monkeypatch.setattr(stage.engine, "_inbox", queue.Queue(2))
+    monkeypatch.setattr(stage.store, "begin", fails)
+    stage.engine._wake()
+
+
+def test_what_finds_no_room_is_sent_again(stage, monkeypatch):
+    stage.join("d1")
+    begin = stage.store.begin
+    monkeypatch.setattr(engine_module, "_INBOX_S", 0.2)
+    stuck(stage, monkeypatch)
+    for version in range(8):
+        stage.say("d1", "version", {"firmwareVersion": f"{version}"})
+    assert stage.link.renewed >= 1
+    monkeypatch.setattr(stage.store, "begin", begin)
+    stage.until(lambda: stage.acknowledged[-8])
+    assert not all(stage.acknowledged)  # those the broker has, and sends them again
+
+
+def test_a_full_inbox_does_not_hold_up_the_end(stage, monkeypatch):
+    stage.join("d1")
+    begin = stage.store.begin
+    stuck(stage, monkeypatch)
+
+    def talk():
+        for _ in range(8):
+            stage.say("d1", "version", {"firmwareVersion": "2"})
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    time.sleep(0.3)
+    assert thread.is_alive()  # it waits for room
+    stage.engine.stop()
+    thread.join(WAIT_S / 4)
+    assert not thread.is_alive()
+    assert not any(stage.acknowledged[-8:])
+    monkeypatch.setattr(stage.store, "begin", begin)
+
+
+def test_a_message_that_breaks_a_rule_of_the_data_base_stops_nobody(stage, monkeypatch):
+    stage.join("d1", "d2")
+    receive = engine_module.Upgrades.receive
+
+    def breaks(self, now, product, identifier, name, payload):
+        if identifier == "d1":
+            raise sa.exc.IntegrityError("x", {}, Exception("unique"))
+        return receive(self, now, product, identifier, name, payload)
+
+    monkeypatch.setattr(engine_module.Upgrades, "receive", breaks)
+    for name in ("d1", "d2"):
+        stage.say(name, "version", {"firmwareVersion": "2"})
+    stage.until(lambda: all(stage.acknowledged))
+    assert stage.registry.device("d2")["version"] == "2"
 
 
 def test_commands_wait_for_the_broker(stage):
@@ -701,6 +766,28 @@ def test_while_a_batch_begins_its_product_stays_as_it_is(shared):
         assert not found
     thread.join(WAIT_S)
     assert found
+
+
+def test_tasks_of_many_batches_are_locked_in_one_order(shared):
+    # Task (1, d1) is there; now one of an earlier device in a later batch.
+    with shared.store.begin() as tx:
+        device = tx.get(Device, "pk", "d2")
+        tx.insert([Device("pk", "a1", "s", "a1", seen=1.0)])
+        first, batch = tx.get(Task, 1, "pk", "d1"), tx.get(Batch, 1)
+        batch.token = "other"
+        tx.insert_numbered(batch)
+        later = dataclasses.replace(first, batch=batch.id, identifier="a1", status="Pushed")
+        first.status = "Pushed"
+        tx.update([first, device])
+        tx.insert([later])
+    with shared.store.begin() as tx:
+        tx.get(Task, later.batch, "pk", "a1", lock=True)
+        thread, _ = meanwhile(shared, lambda other: other.grant(time.time() + 1000))
+        thread.join(0.5)
+        assert thread.is_alive()
+        tx.get(Task, 1, "pk", "d1", lock=True)  # a deadlock, if that one had it already
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
 
 
 def test_nobody_waits_for_a_stuck_worker_for_ever(tmp_path, postgres, monkeypatch):

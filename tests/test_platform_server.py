@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -419,6 +420,26 @@ def test_what_waits_for_the_broker_is_counted_and_has_an_end(outside, monkeypatc
         time.sleep(0.02)
     assert link.waiting == 0
     link.stop()
+
+
+def test_what_came_on_another_connection_is_not_acknowledged():
+    # By then its packet id is that of another message.
+    heard, acknowledged = [], []
+    address = link_module.Address("127.0.0.1", 1)
+    link = link_module.Link(
+        address, "p", True, False, lambda *message: heard.append(message[3]), print
+    )
+    client = SimpleNamespace(
+        ack=lambda mid, qos: acknowledged.append(mid), subscribe=lambda topics: None
+    )
+    reason = SimpleNamespace(is_failure=False)
+    for mid in (1, 2):
+        link._on_connect(client, None, None, reason, None)
+        message = SimpleNamespace(topic="t", payload=b"", retain=False, qos=1, mid=mid)
+        link._on_message(client, None, message)
+    for done in heard:
+        done()
+    assert acknowledged == [2]
 
 
 @pytest.mark.parametrize("url", ["http://host", "mqtt://", "mqtt://host:x", "mqtt://h/path", "h"])

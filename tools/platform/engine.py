@@ -331,11 +331,17 @@ class Engine:
             done()
             return
         message = _Message(time.time(), (parts[2], parts[3]), parts[6], payload, done)
-        try:
-            # While it waits, the broker does: its connection is full.
-            self._inbox.put(message, timeout=_INBOX_S)
-        except queue.Full:
-            _log.warning("too many messages at once: one is left to the broker")
+        # While it waits, the broker does: its connection is full.
+        end = time.monotonic() + _INBOX_S
+        while not self._ended.is_set():
+            try:
+                self._inbox.put(message, timeout=_LOOK_S)
+                return
+            except queue.Full:
+                if time.monotonic() > end:
+                    _log.warning("too many messages at once: the broker has to send them again")
+                    self.link.renew()
+                    return
 
     def link_changed(self, connected: bool):
         """The link came up or broke."""
@@ -542,11 +548,9 @@ class Engine:
 
 
 def _may_pass(error):
-    # Not when the message is to blame: what no data base holds, or a mistake of ours.
-    if isinstance(error, sa.exc.DataError):
-        return False
-    kinds = sa.exc.DBAPIError, sa.exc.TimeoutError, MemoryError, OSError
-    return isinstance(error, kinds)
+    # Not when the message is to blame: what no data base holds, or a mistake of ours. Tables that
+    # are not as we know them may: a newer release is at work, and will take our place.
+    return isinstance(error, (*AWAY, sa.exc.ProgrammingError, MemoryError, OSError))
 
 
 def _summary(batch, firmware, statuses):

@@ -6,6 +6,7 @@ is acknowledged only after it was handled, so that the broker keeps what a dying
 stored.
 """
 
+import contextlib
 import logging
 import socket
 import threading
@@ -74,6 +75,7 @@ class Link:
         self._address, self._received, self._changed = address, received, changed
         self._prefix = f"$share/{_GROUP}/" if shared else ""
         self._complaint = ""
+        self._session = 0  # counts connections
         self._waiting, self._lock = 0, threading.Lock()
         self._client = client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
@@ -118,6 +120,11 @@ class Link:
             self._count(-1)
             _log.warning("too many messages wait for the broker: one to %s is lost", topic)
 
+    def renew(self):
+        """Breaks the connection, so that the broker sends again what was not acknowledged."""
+        with contextlib.suppress(AttributeError, OSError):  # there is none, or it has just gone
+            self._client.socket().shutdown(socket.SHUT_RDWR)
+
     @property
     def waiting(self) -> int:
         """How many messages the broker has not acknowledged."""
@@ -130,6 +137,7 @@ class Link:
     # In paho's thread
 
     def _on_connect(self, client, userdata, flags, reason, properties):
+        self._session += 1
         if reason.is_failure:
             self._complain(f"the broker refuses the platform: {reason}")
         else:
@@ -143,7 +151,7 @@ class Link:
         refused = [str(reason) for reason in reasons if reason.is_failure]
         if refused:
             self._complain(f"the broker refuses the platform its topics: {refused[0]}")
-            client.socket().shutdown(socket.SHUT_RDWR)  # so that it begins again
+            self.renew()
         else:
             self._complaint = ""
             self._changed(True)
@@ -155,8 +163,12 @@ class Link:
         self._changed(False)
 
     def _on_message(self, client, userdata, message):
+        session = self._session
+
         def done():
-            client.ack(message.mid, message.qos)
+            # A packet id is that of another message by now, when the connection is another.
+            if session == self._session:
+                client.ack(message.mid, message.qos)
 
         lossy = message.qos == 0
         self._received(message.topic, message.payload, message.retain, done, lossy)

@@ -3,8 +3,8 @@ The store: what must survive a restart of the platform, in SQLite or PostgreSQL.
 rules.
 
 All happens in transactions, from any thread. SQLite has one at a time. PostgreSQL has many, also
-of other workers, so what one changes it has locked: devices, then tasks, each in the order of
-their keys, so that no two wait for each other.
+of other workers, so what one changes it has locked: devices, then tasks by device and batch,
+each in the order of their keys, so that no two wait for each other.
 """
 
 import fcntl
@@ -123,7 +123,8 @@ class Transaction:
         """
         table = tables.OF[kind]
         query = sa.select(*(table.c[field.name] for field in fields(kind))).where(*where)
-        query = query.order_by(*(order or table.primary_key)).limit(limit)
+        order = list(order or table.primary_key)
+        query = query.order_by(*(self._order(order) if lock else order)).limit(limit)
         if lock:
             query = query.with_for_update(skip_locked=skip_locked)
         return [kind(*row) for row in self._connection.execute(query)]
@@ -362,9 +363,20 @@ class Transaction:
         """Its devices that wait for us are due now: it is aborted, so that is their end."""
         self._make_due(now, _tasks.c.batch == batch.id, _tasks.c.status.in_(WAITS_FOR_US))
 
+    def _order(self, columns):
+        # In which rows are locked. Pieces of many keys are sorted here, so the data base has to
+        # sort as Python does, whatever its language.
+        if self._lite:
+            return columns
+        return [
+            column.collate("C") if isinstance(column.type, sa.Text) else column
+            for column in columns
+        ]
+
     def _make_due(self, when, *where):
-        key = _tasks.primary_key.columns
-        locked = sa.select(*key).where(*where).order_by(*key).with_for_update()
+        key = _tasks.c["product", "identifier", "batch"]
+        order = self._order(key)
+        locked = sa.select(*key).where(*where).order_by(*order).with_for_update()
         query = sa.update(_tasks).where(sa.tuple_(*key).in_(locked), *where)
         self._connection.execute(query.values(due=when))
 
