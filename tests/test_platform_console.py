@@ -169,6 +169,44 @@ def test_guesses_at_the_same_time_count(platform, monkeypatch):
     assert answers.count(429) == 2 * access_module.FAILURES_MAX
 
 
+def test_guessing_one_password_for_many_names_makes_one_wait(platform):
+    for number in range(access_module.FROM_ONE_MAX):
+        assert Browser(platform).log_in(f"name{number}", "wrong password").status_code == 403
+    assert Browser(platform).log_in("another", "wrong password").status_code == 429
+    assert Browser(platform).log_in().status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::ffff", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("", "192.0.2.1", False),
+    ],
+)
+def test_who_counts_as_one(one, other, same):
+    assert (access_module._network(one) == access_module._network(other)) is same
+
+
+def test_logins_that_wait_have_a_bound(platform, monkeypatch):
+    hasher = platform.platform.access._hasher
+    verify = hasher.verify
+    monkeypatch.setattr(hasher, "verify", lambda *both: (time.sleep(0.5), verify(*both))[1])
+    monkeypatch.setattr("tools.platform.console._LOGINS_WAIT", 2)
+    browsers = [Browser(platform) for _ in range(10)]
+    for browser in browsers:
+        browser.form_token("/login")
+
+    def guess(number):
+        return browsers[number].log_in(f"name{number}", "wrong password").status_code
+
+    with concurrent.futures.ThreadPoolExecutor(len(browsers)) as pool:
+        answers = list(pool.map(guess, range(len(browsers))))
+    assert 429 in answers
+    assert answers.count(403) >= 2
+
+
 def test_a_right_password_forgets_wrong_ones(platform):
     for _ in range(3):
         for _ in range(access_module.FAILURES_MAX - 1):

@@ -1,6 +1,7 @@
 """Topic rights: in the embedded broker, and in a mosquitto with the files that we write for it."""
 
 import contextlib
+import io
 import os
 import queue
 import socket
@@ -24,20 +25,24 @@ LOGIN = "platform", "its-own-secret"
 class Client:
     """A device that tries things."""
 
-    def __init__(self, port, identifier, secret, product="pk", will=None, clean=True):
+    def __init__(self, port, identifier, secret, product="pk", will=None, clean=True, name=None):
         self.heard = queue.Queue()
-        self._answers = queue.Queue()
+        self._answers, self.lost = queue.Queue(), 0
         version = mqtt.CallbackAPIVersion.VERSION2
         self._client = client = mqtt.Client(version, identifier, clean_session=clean)
-        client.username_pw_set(f"{product}&{identifier}", secret)
+        client.username_pw_set(f"{product}&{name or identifier}", secret)
         if will:
             client.will_set(*will)
         client.on_connect = lambda *arguments: self._answers.put(arguments[3])
         client.on_subscribe = lambda *arguments: self._answers.put(arguments[3][0])
         client.on_message = lambda _c, _u, message: self.heard.put(message.topic)
+        client.on_disconnect = self._on_disconnect
         client.connect("127.0.0.1", port)
         client.loop_start()
         self.entered = not self._answers.get(timeout=WAIT_S).is_failure
+
+    def _on_disconnect(self, *_):
+        self.lost += 1
 
     def subscribe(self, topic):
         """True when the broker granted it."""
@@ -63,19 +68,21 @@ def fleet(tmp_path, request):
     """A platform with devices d1 and d2, and the port of its broker, embedded or mosquitto."""
     with contextlib.ExitStack() as stack:
         folder = tmp_path / "platform"
-        port = servers.free_port()
+        port, its_own = servers.free_port(), servers.free_port()
         outside = request.param == "mosquitto"
-        options = {"broker": f"mqtt://{':'.join(LOGIN)}@127.0.0.1:{port}"} if outside else {}
+        options = {"broker": f"mqtt://{':'.join(LOGIN)}@127.0.0.1:{its_own}"} if outside else {}
         platform = stack.enter_context(LocalPlatform(folder, **options))
         platform.add_product("pk")
         secrets = {name: platform.add_device("pk", name) for name in ("d1", "d2")}
         if outside:
             files = tmp_path / "rights"
             words = ["--folder", str(folder), "mosquitto", str(files)]
-            assert main([*words, "--login", ":".join(LOGIN)]) == 0
-            lines = ["allow_anonymous false", f"password_file {files / rights.PASSWORDS}"]
-            lines.append(f"acl_file {files / rights.TOPICS}")
-            stack.enter_context(servers.mosquitto(tmp_path / "broker", *lines, port=port))
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                assert main([*words, "--login", ":".join(LOGIN)]) == 0
+            lines = said.getvalue().splitlines()
+            assert lines[:2] == ["listener 1884 127.0.0.1", "listener 1883"]
+            lines[1] = f"listener {port} 127.0.0.1"
+            stack.enter_context(servers.mosquitto(tmp_path / "broker", *lines[1:], port=its_own))
             platform.platform.engine.until(lambda: platform.platform.engine.connected, WAIT_S)
         else:
             port = platform.mqtt_port
@@ -145,6 +152,19 @@ def test_a_device_says_nothing_for_another(fleet):
     assert player.inbox.empty()
     client.end()
     player.end()
+
+
+@both
+def test_a_device_does_not_take_the_place_of_another(fleet):
+    _, port, secrets = fleet
+    victim = Client(port, "d2", secrets["d2"])
+    assert victim.subscribe("/sys/pk/d2/#")
+    thief = Client(port, "d2", secrets["d1"], name="d1")
+    victim.publish("/sys/pk/d2/mine")
+    assert victim.heard.get(timeout=WAIT_S) == "/sys/pk/d2/mine"
+    assert victim.lost == 0
+    thief.end()
+    victim.end()
 
 
 @both

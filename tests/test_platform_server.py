@@ -315,6 +315,14 @@ def test_one_platform_on_a_folder(stage):
     assert (stage.folder / API_FILE).exists()
 
 
+def test_an_address_of_ipv6(stage):
+    platform = stage.open(host="::1")
+    firmware = stage.furnish()
+    url = platform.url_of(firmware)
+    assert url.startswith(f"http://[::1]:{platform.http_port}/firmware/")
+    assert urllib.request.urlopen(url, timeout=10).read() == CONTENT
+
+
 def test_a_port_that_is_taken(stage, tmp_path):
     platform = stage.open()
     with pytest.raises(PlatformError, match="cannot start"):
@@ -467,6 +475,8 @@ def test_what_the_registry_refuses(stage, tmp_path):
         (lambda: platform.add_device("pk", "d1"), "exists already"),
         (lambda: platform.add_device("other", "d1"), "exists already"),
         (lambda: platform.add_device("pk", "+"), "identifier"),
+        (lambda: platform.add_device("pk", ".."), "identifier"),
+        (lambda: platform.add_product("."), "product key"),
         (lambda: platform.upload("none", good, "1"), "no product none"),
         (lambda: platform.upload("pk", good, "1.1.0"), "another name"),
         (lambda: platform.upload("pk", good, "1 2", "f"), "version"),

@@ -6,6 +6,7 @@ a token, which are long and random, as their SHA-256.
 """
 
 import hashlib
+import ipaddress
 import secrets
 import threading
 import time
@@ -24,6 +25,8 @@ PASSWORD_MIN = 10  # characters
 PASSWORD_MAX = 200
 FAILURES_MAX = 5  # of one name from one address, in FAILURES_S
 FAILURES_S = 300.0
+FROM_ONE_MAX = 30  # of all names from one address, likewise
+_ANY = "\n"  # in the place of a name, and none
 _REMEMBER_MAX = 10_000  # names and addresses
 _FORMS_MAX = 10_000  # login forms that nobody has sent; beyond, those of _FORM_YOUNG_S stay
 _FORM_YOUNG_S = 30.0
@@ -45,7 +48,7 @@ class Access:
         self._hasher = PasswordHash.recommended()
         # What is compared with when there is no such operator, so that the time does not tell.
         self._nobody = self._hasher.hash(secrets.token_hex())
-        self._attempts: dict[tuple[str, str], deque[float]] = {}  # by name and address
+        self._attempts: dict[tuple[str, str], deque[float]] = {}  # by name, or _ANY, and address
         self._lock = threading.Lock()
 
     # Operators
@@ -109,7 +112,8 @@ class Access:
                 raise Denied("this form is not from here: fill in a new one")
             tx.delete(Session, tables.sessions.c.id == form.id)
             operator = tx.get(Operator, name) if name.isprintable() else None
-        self._count_attempt(name[:PASSWORD_MAX], address)
+        name, address = name[:PASSWORD_MAX], _network(address)
+        self._count_attempt(name, address)
         hashed = operator.password if operator else self._nobody
         if not self._hasher.verify(password[:PASSWORD_MAX], hashed) or operator is None:
             raise Denied("the name or the password is wrong")
@@ -120,6 +124,8 @@ class Access:
             cookie, _ = _open(tx, name, SESSION_S)
         with self._lock:
             self._attempts.pop((name, address), None)
+            if times := self._attempts.get((_ANY, address)):
+                times.pop()  # this one was none
         return cookie
 
     def session(self, cookie: str) -> Session | None:
@@ -171,14 +177,33 @@ class Access:
         # was right is forgotten with all before.
         now = time.monotonic()
         with self._lock:
-            times = self._attempts.pop((name, address), None) or deque(maxlen=FAILURES_MAX)
-            self._attempts[name, address] = times  # the newest last
-            if len(times) == FAILURES_MAX and now - times[0] < FAILURES_S:
-                wait = FAILURES_S - (now - times[0])
-                raise TooOften(f"too many wrong passwords: try again in {wait:.0f} s")
-            times.append(now)
-            if len(self._attempts) > _REMEMBER_MAX:
+            both = (name, FAILURES_MAX), (_ANY, FROM_ONE_MAX)
+            found = [self._times((who, address), most) for who, most in both]
+            for times in found:
+                if len(times) == times.maxlen and now - times[0] < FAILURES_S:
+                    wait = FAILURES_S - (now - times[0])
+                    raise TooOften(f"too many wrong passwords: try again in {wait:.0f} s")
+            for times in found:
+                times.append(now)
+            while len(self._attempts) > _REMEMBER_MAX:
                 del self._attempts[next(iter(self._attempts))]
+
+    def _times(self, who, most):
+        # The newest last.
+        times = self._attempts.pop(who, None) or deque(maxlen=most)
+        self._attempts[who] = times
+        return times
+
+
+def _network(address):
+    # Who has one address of IPv6 has 2**64.
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def _open(tx, operator, seconds):

@@ -172,8 +172,8 @@ class TokenOut(_Model):
 
 class BrokerAsks(BaseModel):
     """
-    What a broker tells of a client, who may say anything; more fields are ignored. There is an
-    answer to all of it, since a broker may take an error for a yes.
+    What a broker tells of a client, who may say anything; more fields are ignored. Whatever text
+    it is, there is an answer, since a broker may take an error for a yes.
     """
 
     clientid: str | None = None

@@ -41,6 +41,14 @@ _FIRMWARE = {
     "sign": "MD5",
     "sequence": "Sequence",
 }
+# Of mosquitto's configuration, before its files. Devices have a listener of their own, where a
+# client is who its user name says: else each could take another one's place.
+_MOSQUITTO = (
+    "listener 1884 127.0.0.1",
+    "listener 1883",
+    "use_username_as_clientid true",
+    "allow_anonymous false",
+)
 _BATCHES = {"id": "Batch", "firmware": "Firmware", "version": "Version", "state": "State"}
 _ROWS = {
     "device": "Device",
@@ -268,7 +276,7 @@ def _mosquitto(options):
         raise PlatformError(f"{options.to}: {error.strerror or error}") from error
     files = {"password_file": rights.PASSWORDS, "acl_file": rights.TOPICS}
     lines = [f"{key} {(options.to / name).resolve()}" for key, name in files.items()]
-    _show(options, {"devices": len(devices)}, "\n".join(["allow_anonymous false", *lines]))
+    _show(options, {"devices": len(devices)}, "\n".join([*_MOSQUITTO, *lines]))
 
 
 def _password(options):

@@ -31,7 +31,7 @@ _EVENTS = 200
 _LIVE_S = 0.5  # between two looks at what is shown, the least
 _REST = 10  # times as long as a look takes: a large batch is counted less often
 _LIVE_MAX = 200  # pages that are live at once
-_LOGINS_MAX = 2  # passwords that are looked at at once
+_LOGINS_MAX, _LOGINS_WAIT = 2, 20  # passwords that are looked at at once, that wait for it
 _HERE = FilePath(__file__).parent
 
 _templates = Jinja2Templates(_HERE / "templates")
@@ -107,12 +107,16 @@ async def log_in(
 ):
     cookie = request.cookies.get(api.COOKIE, "")
     address = request.client.host if request.client else ""
+    logins = request.app.state.logins
+    if logins.statistics().tasks_waiting >= _LOGINS_WAIT:
+        text = "too many log in at once: try again in a minute"
+        return await run_in_threadpool(_login_page, platform, request, text, 429)
     try:
         # Few at a time: each takes the memory and the time of argon2.
         made = await to_thread.run_sync(
             platform.access.log_in,
             *(cookie, csrf, name, password, address),
-            limiter=request.app.state.logins,
+            limiter=logins,
         )
     except access.Denied as error:
         status = 429 if isinstance(error, access.TooOften) else 403

@@ -81,9 +81,10 @@ class Files:
         access = Access(*(text[:_TEXT_MAX] for text in asked), request.method)
         self.log.append(access)
         try:
-            self._check(request.url.path, request)
-            path = self.folder / number / file  # as signed, so it is one of ours
-            if not path.is_file():
+            # What is checked is what is served, whatever the URL is made of.
+            self._check(f"{PATH}{number}/{file}", request)
+            path = self.folder / number / file
+            if not number.isdecimal() or not path.is_file():
                 raise HTTPException(404, "no such file")
         except HTTPException as error:
             access.status, access.ended = error.status_code, True

@@ -218,7 +218,7 @@ def check_id(value: str, what: str) -> str:
     """
     A product key or an identifier: it stands between slashes in topics. Raises PlatformError.
     """
-    if not _ID.fullmatch(value):
+    if not _ID.fullmatch(value) or not value.strip("."):  # . and .. are no names in a URL
         raise PlatformError(f"{what} {value!r}: 1 to 64 of A-Z a-z 0-9 . _ - : @ are possible")
     return value
 

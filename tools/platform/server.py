@@ -137,13 +137,14 @@ class Platform:
         return self._url_of(firmware, ("", device), time.time() + seconds)
 
     def _url_of(self, firmware: Firmware, key: Key, until: float) -> str:
-        base = self.public_url or f"http://{_far(self.host)}:{self.http_port}"
+        base = self.public_url or f"http://{_in_url(_far(self.host))}:{self.http_port}"
         return self._signer.url(base, firmware, key, until)
 
     async def _start_http(self):
         from tools.platform import web  # FastAPI takes its time, and not all need it
 
-        sock = socket.create_server((self.host, self.http_port))
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        sock = socket.create_server((self.host, self.http_port), family=family)
         if self.files.throttle:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self.http_port = sock.getsockname()[1]
@@ -185,10 +186,14 @@ class Platform:
         return client_id == self._login[0] or rights.may(user, topic)
 
     def _write_api_file(self):
-        url = f"http://{_near(self.host)}:{self.http_port}/api/"
+        url = f"http://{_in_url(_near(self.host))}:{self.http_port}/api/"
         file = os.open(self.folder / API_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(file, "w") as stream:
             json.dump({"url": url, "token": self.token}, stream)
+
+
+def _in_url(host):
+    return f"[{host}]" if ":" in host else host
 
 
 def _near(host):
