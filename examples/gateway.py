@@ -1,5 +1,6 @@
 # A gateway: upgrades itself, and asks the platform on behalf of the devices behind it, which have
 # no connection of their own. Copy it as main.py; DEVICES may stand in boot.py.
+# Signed firmware and TLS need a Trust more, as in the project's main.py: this takes any firmware.
 import sys
 import time
 
@@ -32,11 +33,16 @@ def run():
     agent = ota.init(PRODUCT_KEY, IDENTIFIER, link, on_info=on_info)
     print("version", agent.version)
     waiting = list(devices)
+    due = time.ticks_ms()
     while True:
         agent.poll()
+        if asked and time.ticks_diff(time.ticks_ms(), due) >= 0:
+            print("no answer for", *asked.values())
+            asked.clear()
         if link.up and waiting and not asked:  # one after the other
             product, identifier, version = waiting.pop()
             asked[agent.get_firmware_info(version, product, identifier)] = identifier
+            due = time.ticks_add(time.ticks_ms(), 10_000)
         if not agent.is_fetching():
             time.sleep_ms(20)
 

@@ -1,5 +1,6 @@
 # The least: a device that can be upgraded, and does nothing else. Copy it as main.py; the names in
 # capitals are the settings of boot.py.
+# Signed firmware and TLS need a Trust more, as in the project's main.py: this takes any firmware.
 import sys
 import time
 

@@ -1,5 +1,6 @@
 # An application beside the agent: publishes a value every second, also while it is upgraded, and
 # says for itself whether a new firmware works. Copy it as main.py.
+# Signed firmware and TLS need a Trust more, as in the project's main.py: this takes any firmware.
 import sys
 import time
 

@@ -1,5 +1,6 @@
 # Upgrades of policy silent wait for a maintenance window, and until nobody uses the device. Copy
 # it as main.py; WINDOW may stand in boot.py: hours of the day, by its clock (UTC after NTP).
+# Signed firmware and TLS need a Trust more, as in the project's main.py: this takes any firmware.
 import sys
 import time
 
@@ -19,8 +20,8 @@ def in_window():
 
 def may_begin(command):
     # Asked once a minute while a silent upgrade waits. One of policy standard is not asked for: it
-    # is for what cannot wait.
-    return in_window() and not busy
+    # is for what cannot wait. Before NTP has set the clock, nobody knows the hour.
+    return time.gmtime()[0] > 2024 and in_window() and not busy
 
 
 def run():
@@ -33,17 +34,17 @@ def run():
     )
     agent = ota.init(PRODUCT_KEY, IDENTIFIER, link, on_silent=may_begin)
     print("version", agent.version)
-    set_at = None
+    due = time.ticks_ms()
     while True:
         agent.poll()
-        if set_at is None and link.up:  # a clock is needed for a window
+        if link.up and time.gmtime()[0] <= 2024 and time.ticks_diff(time.ticks_ms(), due) >= 0:
+            due = time.ticks_add(time.ticks_ms(), 60_000)
             try:
                 import ntptime
 
                 ntptime.settime()
             except Exception as e:
                 print("no time yet:", e)
-            set_at = time.time()
         if not agent.is_fetching():
             time.sleep_ms(20)
 

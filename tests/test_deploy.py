@@ -21,7 +21,7 @@ from serial.rfc2217 import PortManager
 from tests.boards import PROMPT, WAIT_S, mpremote
 from tools.deploy import files
 from tools.deploy.board import Board, _problems, probe
-from tools.deploy.line import Line, LineError
+from tools.deploy.line import Line, LineError, _answer_in
 from tools.device.device import Device
 from tools.device.layout import OTA_4MIB
 from tools.image import cli as image_cli
@@ -184,7 +184,6 @@ def full(board):
         (OTA_4MIB, undefined, "the boot loader has no rollback"),
         (OTA_4MIB, full, "bytes do not fit"),
         (OTA_4MIB, lambda board: board.put("ota/x.py", ""), "/ota on the board would hide"),
-        (OTA_4MIB, lambda board: board.put("firmware.py", ""), "/firmware.py on the board would"),
     ],
 )
 def test_a_board_that_lacks_something(tmp_path, stock, rows, spoil, words):
@@ -230,8 +229,9 @@ GOOD = Board(
         ({}, "micropython", None),
         ({"version": (1, 19, 1)}, "micropython", "MicroPython 1.19.1 is too old"),
         ({"table": None, "machine": "Raspberry Pi Pico"}, "micropython", "no ESP32 (Raspberry"),
-        ({"state": 1}, "micropython", "is on trial"),
-        ({"state": None}, "micropython", "has no rollback"),
+        ({"state": 1}, "micropython", "was on trial"),
+        ({"state": None}, "micropython", "no boot record that counts"),
+        ({"state": 0xFFFFFFFF}, "micropython", "has no rollback"),
         ({"table": [row for row in GOOD.table if row[0] != "otadata"]}, "micropython", "otadata"),
         ({"modules": ["umqtt.simple"]}, "micropython", "mip install requests"),
         ({}, "circuitpython", "runs circuitpython"),
@@ -253,8 +253,16 @@ def test_bytecode_of_another_version():
 def test_chip_of_a_board():
     assert GOOD.chip == "esp32s3"
     assert dataclasses.replace(GOOD, machine="Generic ESP32 module with ESP32").chip == "esp32"
-    assert dataclasses.replace(GOOD, machine="x with ESP32-C3").chip == "esp32c3"
-    assert dataclasses.replace(GOOD, machine="Raspberry Pi Pico").chip == ""
+    for name, chip in (
+        ("x with ESP32-C3", "esp32c3"),
+        ("x with ESP32-C3FH4", "esp32c3"),
+        ("x with ESP32-S2FN4R2", "esp32s2"),
+        ("x with ESP32-S3-N8R8", "esp32s3"),
+        ("x with ESP32-PICO-D4", "esp32"),
+        ("x with ESP32-WROVER-B", "esp32"),
+        ("Raspberry Pi Pico", ""),
+    ):
+        assert dataclasses.replace(GOOD, machine=name).chip == chip
 
 
 def test_a_port_where_nobody_answers(tmp_path):
@@ -262,8 +270,10 @@ def test_a_port_where_nobody_answers(tmp_path):
     try:
         with pytest.raises(LineError, match="no MicroPython answers"):
             probe(Line(os.ttyname(slave), tries=1))
+        with pytest.raises(LineError, match="there is no such port"):
+            probe(Line("/dev/nowhere"))
         with pytest.raises(LineError, match="cannot be opened"):
-            probe(Line("/dev/nowhere", tries=1))
+            probe(Line("socket://127.0.0.1:1", tries=1))
     finally:
         os.close(master)
         os.close(slave)
@@ -303,7 +313,97 @@ def test_settings_that_cannot_be(settings, words):
         files.boot((ROOT / "boot.py").read_text(), SETTINGS | settings)
 
 
+def values(text, *names):
+    found = {}
+    exec(text[text.index("# The settings.") : text.index("# The network.")], found)
+    return [found[name] for name in names]
+
+
+def test_a_setting_keeps_its_type():
+    given = {
+        "MQTT_TLS": "no",
+        "ALLOW_UNVERIFIED_TLS": "True",
+        "MQTT_PORT": "8883",
+        "URL_HOSTS": "files.example",
+        "PUBLIC_KEYS": "ab,cd",
+    }
+    text = files.boot((ROOT / "boot.py").read_text(), SETTINGS | given)
+    assert values(text, *given) == [False, True, 8883, ("files.example",), ("ab", "cd")]
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "value", "want"),
+    [
+        ("PUBLIC_KEYS = ()", "PUBLIC_KEYS", "b" * 8, ("b" * 8,)),
+        ('WIFI_PASSWORD = ""', "WIFI_PASSWORD", "new", "new"),
+    ],
+)
+def test_settings_in_other_shapes(old, name, value, want):
+    shapes = {
+        "PUBLIC_KEYS": '(\n    "a1",\n    "a2",\n)',
+        "WIFI_PASSWORD": '"old  #pw"  # of the office',
+    }
+    text = (ROOT / "boot.py").read_text()
+    text = text.replace(old, f"{name} = {shapes[name]}", 1) + "\n"
+    text = text.replace("# The network.", f"{name} = {shapes[name]}\n# The network.", 1)
+    changed = files.boot(text, SETTINGS | {name: value})
+    assert values(changed, name) == [want]  # the last one counts
+    files.check_source("/boot.py", changed)
+
+
+@pytest.mark.parametrize("option", ["--main", "--boot"])
+def test_what_does_not_compile_is_not_sent(board, tmp_path, option):
+    (tmp_path / "bad.py").write_text("x = 1\ndef (:\n")
+    settings = {} if option == "--boot" else SETTINGS
+    before = content(board)
+    status, _, err = deploy(board.serial.path, option, str(tmp_path / "bad.py"), settings=settings)
+    assert (status, "does not compile" in err) == (2, True)
+    assert content(board) == before
+
+
+# Room
+
+
+def test_room_is_reckoned_in_blocks():
+    wanted = {f"/lib/ota/{number}.mpy": b"M\x06" + bytes(100) for number in range(10)}
+    enough = 10 * 4096 + 32 * 1024
+    assert files.plan(dataclasses.replace(GOOD, free=enough), wanted).new == wanted
+    with pytest.raises(files.DeployError, match="40,960 bytes do not fit"):
+        files.plan(dataclasses.replace(GOOD, free=enough - 1), wanted)
+    # What is there already needs no room, and what a cut deploy left is written over.
+    digests = {path: hashlib.sha256(data).hexdigest() for path, data in wanted.items()}
+    assert files.plan(dataclasses.replace(GOOD, free=0, files=digests), wanted).new == {}
+    sizes = {path + ".new": 102 for path in wanted}
+    assert files.plan(dataclasses.replace(GOOD, free=32 * 1024, sizes=sizes), wanted).new
+
+
+def test_the_oldest_file_is_kept(board):
+    board.put("boot.py", "print('mine')\n")
+    for ssid in ("one", "two"):
+        assert deploy(board.serial.path, settings=SETTINGS | {"WIFI_SSID": ssid})[0] == 0
+    assert (board.fs / "boot.py.bak").read_text() == "print('mine')\n"
+    assert "'two'" in (board.fs / "boot.py").read_text()
+
+
+def test_a_look_leaves_the_board_running(board):
+    board.put("ota/x.py", "")  # so that it is refused
+    board.put("main.py", "import time\nprint('runs')\nwhile True: time.sleep(1)\n")
+    board.reset()
+    for words in ((), ("--dry-run",)):
+        board.wait("^runs|runs$", WAIT_S)
+        deploy(board.serial.path, *words)
+    board.wait("runs$", WAIT_S)
+
+
 # The line
+
+
+def test_an_answer_among_other_words():
+    text = "hello"
+    whole = f"<<<{hashlib.sha256(text.encode()).hexdigest()}{text}<|>"
+    assert _answer_in(f">>> <<< noise\n{whole}\n>>>") == text
+    assert _answer_in(whole[:-1]) is None
+    assert _answer_in(whole.replace("hello", "hullo")) is None
 
 
 def test_ctrl_d_is_a_soft_reset(board):
@@ -400,4 +500,4 @@ def test_check_against_a_board(tmp_path, board, capsys):
     assert "yes" in capsys.readouterr().out
     other = build(tmp_path / "s3.bin", {"main": "print(1)"}, chip="esp32s3", size=100_000)
     assert image_cli.main(["check", str(other), "--port", path]) == 1
-    assert "it is for esp32s3, and the board is an esp32" in capsys.readouterr().out
+    assert "it is for esp32s3, and the board is esp32" in capsys.readouterr().out

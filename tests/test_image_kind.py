@@ -140,7 +140,8 @@ def test_damage(tmp_path, capsys):
         (whole[:-1], "SHA-256 does not fit"),
         (whole[:40], "damaged, or cut"),
         (whole[:1000] + bytes((whole[1000] ^ 1,)) + whole[1001:], "does not fit"),
-        (whole + b"x", "after the end"),
+        (whole + b"x", "1 bytes after the end"),
+        (whole[:23] + b"\7" + whole[24:], "damaged, or cut"),
     ):
         path.write_bytes(data)
         found, status = inspected(path, capsys)
@@ -170,6 +171,14 @@ def test_what_is_longer_than_any_flash_is_not_read(tmp_path, capsys):
         assert "no flash has more" in capsys.readouterr().err
 
 
+def test_what_a_slot_holds_is_cut_to_its_image(tmp_path, capsys):
+    path = application(tmp_path, "esp32")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\xff" * 5000)
+    assert cli.main(["extract", str(path), "-o", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out").read_bytes() == whole
+
+
 def test_an_application_needs_no_extracting(tmp_path, capsys):
     assert cli.main(["extract", str(application(tmp_path, "esp32"))]) == 1
     assert "it is the application already" in capsys.readouterr().err
@@ -191,7 +200,7 @@ def test_tables(tmp_path, binary):
         ("\n".join(line for line in CSV.splitlines() if "ota_1" not in line), "no two slots"),
         ("\n".join(line for line in CSV.splitlines() if "otadata" not in line), "no boot records"),
         ("factory,app,factory,0x10000,1M,\n", "no two slots"),
-        ("This is no table.\n", "no partition table, but a text file"),
+        ("This is no table.\n", "is no partition table"),
         ("", "no two slots"),
         (CSV.replace("0x190000", "0x20000"), "no partition table"),
     ],

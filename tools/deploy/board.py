@@ -7,6 +7,8 @@ import json
 import re
 from dataclasses import dataclass, field
 
+from esptool.targets import CHIP_DEFS
+
 from tools.image import fit
 
 from .line import Line
@@ -20,8 +22,8 @@ class Board:
     """
     version: of MicroPython; machine: as it calls itself; mpy: version of its bytecode; table:
     (label, type, subtype, size) each; state: of the boot record that counts, None = none; free:
-    bytes of its filesystem; files: path to SHA-256 or None; hides: files that would hide ours;
-    modules: of those that are needed; running: label of the slot.
+    bytes of its filesystem; files: path to SHA-256 or None; sizes: of those that are there; hides:
+    files that would hide ours; modules: of those that are needed; running: label of the slot.
     """
 
     version: tuple[int, ...]
@@ -32,6 +34,7 @@ class Board:
     hides: list[str]
     modules: list[str]
     heap: int
+    sizes: dict[str, int] = field(default_factory=dict)
     table: list[tuple[str, int, int, int]] | None = None
     state: int | None = None
     running: str = ""
@@ -40,8 +43,12 @@ class Board:
     @property
     def chip(self) -> str:
         """As esptool calls it; "" = unknown."""
-        found = re.search(r"with (ESP32[A-Z0-9-]*)", self.machine)
-        return found[1].replace("-", "").lower() if found else ""
+        found = re.search(r"with (ESP32\S*)", self.machine)
+        if not found:
+            return ""
+        name = found[1].replace("-", "").lower()  # of the module, often: ESP32-C3FH4
+        known = sorted((chip for chip in CHIP_DEFS if name.startswith(chip)), key=len)
+        return known[-1] if known else ""
 
     @property
     def slot(self) -> int:
@@ -77,6 +84,7 @@ def probe(line: Line | str, files: list[str] | None = None) -> Board:
         hides=found["hides"],
         modules=found["modules"],
         heap=found["heap"],
+        sizes=found["sizes"],
         # As esp32.Partition.info() tells them: type, subtype, address, size, label.
         table=[(row[4], row[0], row[1], row[3]) for row in rows] if rows is not None else None,
         state=found.get("state"),
@@ -103,8 +111,13 @@ def _problems(board, name):
         return
     if board.state in (_PENDING, _NEW):
         yield (
-            "the firmware that runs is on trial and has not confirmed itself: let it do so, or "
-            "restart it, and it is rolled back"
+            "the firmware that runs was on trial and had not confirmed itself. This look at it "
+            "has stopped it, so it is rolled back; try again then"
+        )
+    elif board.state is None:
+        yield (
+            "there is no boot record that counts, so nobody can tell whether the boot loader has "
+            "rollback: flash MicroPython's OTA variant by cable"
         )
     elif board.state != _VALID:
         yield (

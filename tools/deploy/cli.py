@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--main", type=Path, metavar="FILE", help="default: main.py of this folder"
     )
-    parser.add_argument("--dry-run", action="store_true", help="look, and change nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="look, change nothing, restart the board"
+    )
     return parser
 
 
@@ -51,15 +53,27 @@ def _wanted(options) -> dict[str, bytes]:
     if settings or options.boot:
         text = (options.boot or ROOT / "boot.py").read_text(encoding="utf-8")
         wanted[files.BOOT] = files.boot(text, settings).encode()
-    wanted[files.MAIN] = (options.main or ROOT / "main.py").read_bytes()
+    main = (options.main or ROOT / "main.py").read_text(encoding="utf-8")
+    wanted[files.MAIN] = main.encode()
+    for path in (files.BOOT, files.MAIN):
+        if path in wanted:
+            files.check_source(path, wanted[path].decode())
     return wanted
 
 
 def _deploy(options) -> int:
     wanted, line = _wanted(options), Line(options.port)
-    paths = [*wanted, files.BOOT, *files.sources(wanted)]
+    paths = [*wanted, files.BOOT, *files.sources(wanted), *files.leftovers(wanted)]
     board = probe(line, paths)
     print(board.describe())
+    try:
+        return _put(options, line, board, wanted)
+    finally:
+        # To look at it, its program was stopped. One that was on trial is rolled back by this.
+        line.run("restart")
+
+
+def _put(options, line, board, wanted) -> int:
     if board.problems:
         for problem in board.problems:
             print(f"deploy: {problem}", file=sys.stderr)
@@ -76,13 +90,12 @@ def _deploy(options) -> int:
         print(f"  {path}: to {path}.bak, it would win over the .mpy")
     print(f"  {len(plan.same)} files are there already")
     if options.dry_run:
-        print("nothing was changed")
+        print("nothing was changed; the board restarts")
         return 0
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
     with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task("copying", total=plan.size)
         files.put(line, plan, lambda size: progress.advance(task, size))
-    line.run("restart")
     again = f", {line.broken} steps were done again" if line.broken else ""
     print(f"{len(plan.new)} files copied and compared{again}; the board restarts")
     return 0
@@ -98,6 +111,6 @@ def main(argv: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"deploy: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("deploy: stopped; the board's old files are in place", file=sys.stderr)
+        print("deploy: stopped half way: run it again", file=sys.stderr)
         return 130
     return 2

@@ -7,7 +7,6 @@ what was there stays as .bak.
 
 import ast
 import hashlib
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ BOOT, MAIN = "/boot.py", "/main.py"
 _NEW, _OLD = ".new", ".bak"
 _LEVEL = 3  # of mpy-cross, as shipped
 _PIECE = 1024  # bytes
+_BLOCK = 4096  # bytes: what littlefs gives a file
 _SPARE = 32 * 1024  # bytes of the filesystem that stay free: littlefs needs some
 
 # The settings without which nothing runs, see main.py.
@@ -64,31 +64,77 @@ def bytecode(files: dict[str, bytes]) -> int:
 
 def boot(text: str, settings: dict[str, str]) -> str:
     """
-    boot.py with other settings. text: of a boot.py; settings: name to value, a Python literal or
-    plain text. Raises DeployError: a name that it has not, a needed one that is empty.
+    boot.py with other settings. text: of a boot.py; settings: name to value, as text; it becomes
+    what the setting is: text, a number, True or False, a tuple. Raises DeployError: a name that it
+    has not, a value that cannot be, a needed one that is empty.
     """
     for name, value in settings.items():
-        pattern = re.compile(rf"^{re.escape(name)} = (.*?)(  #.*)?$", re.MULTILINE)
-        if not re.fullmatch("[A-Z_]+", name) or not (found := pattern.search(text)):
-            known = ", ".join(re.findall(r"^([A-Z_]+) = ", text, re.MULTILINE))
+        found = _assigned(text)
+        if name not in found:
+            known = ", ".join(key for key in found if key.isupper())
             raise DeployError(f"boot.py has no setting {name}: it has {known}")
-        was = found[1]
-        line = f"{name} = {_literal(value, was)}{found[2] or ''}"
-        text = text[: found.start()] + line + text[found.end() :]
+        node = found[name]
+        lines = text.splitlines(keepends=True)
+        first, last = node.lineno - 1, node.value.end_lineno - 1
+        rest = lines[last].encode()[node.value.end_col_offset :].decode()
+        lines[first : last + 1] = [f"{name} = {_literal(name, value, node.value)}{rest}"]
+        text = "".join(lines)
+    found = _assigned(text)
     for name in NEEDED:
-        if re.search(rf"""^{name} = (""|'')""", text, re.MULTILINE):
+        if name in found and _value(found[name].value) == "":
             raise DeployError(f"{name} is empty: --set {name}=..., or --boot FILE")
     return text
 
 
-def _literal(value, was):
-    # Text stays text, whatever it looks like, where the setting is text.
-    if was.startswith(('"', "'")):
-        return repr(value)
+def check_source(path: str, text: str) -> str:
+    """Returns the text of a Python file. Raises DeployError: it does not compile."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, path.rpartition("/")[2])
+        source.write_text(text, encoding="utf-8")
+        try:
+            compile_mpy(source, source.with_suffix(".mpy"), _LEVEL)
+        except ValueError as error:
+            last = str(error).strip().splitlines()
+            where = last[-2].strip() + ": " if len(last) > 1 else ""
+            raise DeployError(f"{path} does not compile: {where}{last[-1]}") from error
+    return text
+
+
+def _assigned(text):
+    # The last assignment of each name at the top, which is the one that counts.
     try:
-        return repr(ast.literal_eval(value))
-    except (ValueError, SyntaxError):
-        return repr(value)
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise DeployError(f"boot.py does not compile: {error}") from error
+    return {
+        node.targets[0].id: node
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+
+
+def _value(node):
+    try:
+        return ast.literal_eval(node)
+    except ValueError:  # something that is computed
+        return None
+
+
+def _literal(name, value, node):
+    # Of the type that the setting has: text stays text, whatever it looks like.
+    was = _value(node)
+    if isinstance(was, bool):
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if value.lower() not in words:
+            raise DeployError(f"{name}={value}: True or False is needed")
+        return repr(words[value.lower()])
+    if isinstance(was, int):
+        if not value.isdecimal():
+            raise DeployError(f"{name}={value}: a number is needed")
+        return value
+    if isinstance(was, tuple):
+        return repr(tuple(part for part in value.replace(",", " ").split()))
+    return repr(value)
 
 
 def plan(board: Board, files: dict[str, bytes]) -> Plan:
@@ -104,12 +150,24 @@ def plan(board: Board, files: dict[str, bytes]) -> Plan:
     # A .py beside a .mpy wins.
     gone = [path for path in sources(files) if board.files.get(path)]
     found = Plan(new, [path for path in files if path not in new], gone)
-    if found.size + _SPARE > board.free:
+    # Files take whole blocks. What a deploy that was cut has left is written over.
+    needed = sum(_blocks(len(data)) for data in new.values())
+    there = sum(_blocks(board.sizes.get(path + _NEW, 0)) for path in new)
+    if new and needed + _SPARE > board.free + there:
         raise DeployError(
-            f"{found.size:,} bytes do not fit: the board has {board.free:,} free, and {_SPARE:,} "
-            "have to stay so. Remove something"
+            f"{needed:,} bytes do not fit: the board has {board.free + there:,} free, and "
+            f"{_SPARE:,} have to stay so. Remove something"
         )
     return found
+
+
+def leftovers(files: dict[str, bytes]) -> list[str]:
+    """What a deploy that was cut may have left on a board."""
+    return [path + _NEW for path in files]
+
+
+def _blocks(size):
+    return -(-size // _BLOCK) * _BLOCK
 
 
 def sources(files: dict[str, bytes]) -> list[str]:

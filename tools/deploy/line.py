@@ -8,6 +8,7 @@ is done again: all code here may run twice.
 
 import base64
 import hashlib
+import os
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ _CODE = Path(__file__).with_name("on_board")
 _DEADLINE_S = 3.0  # of a step, and for each KiB of it
 _KIB_S = 1.0
 _TRIES = 25
+_FIRST_TRIES = 8
 _PAUSE_S = 0.2  # before the next try: the port has to be free again
 _STOP_S = 5.0
 _LOOK_S = 0.02
@@ -53,6 +55,7 @@ class Line:
 
     def __init__(self, port: str, tries: int = _TRIES):
         self.port, self._tries, self.broken = port, tries, 0
+        self._answered = False  # before, nobody may be there
 
     def run(self, name: str, **values) -> str:
         """
@@ -65,12 +68,15 @@ class Line:
         digest = hashlib.sha256(code).hexdigest().encode()
         text = _CHECKED.format(code=base64.b64encode(code), digest=digest)
         said = ""
-        for _ in range(self._tries):
+        if problem := _no_port(self.port):
+            raise LineError(problem)
+        for _ in range(self._tries if self._answered else min(self._tries, _FIRST_TRIES)):
             said = self._mpremote("exec", text)
             found = _answer_in(said)
             if found is not None and found[:1] == _BROKE:
                 raise LineError(f"{self.port}: the board says {found[1:]}")
             if found is not None:
+                self._answered = True
                 return found
             self.broken += 1
             time.sleep(_PAUSE_S)
@@ -106,11 +112,23 @@ def _read(stream, said):
 
 
 def _answer_in(said):
-    _, begun, rest = said.partition("<<<")
-    text, ended, _ = rest.partition("<|>")
-    digest, text = text[:_DIGEST], text[_DIGEST:]
-    fits = begun and ended and hashlib.sha256(text.encode()).hexdigest() == digest
-    return text if fits else None
+    for rest in said.split("<<<")[1:]:
+        text, ended, _ = rest.partition("<|>")
+        digest, text = text[:_DIGEST], text[_DIGEST:]
+        if ended and hashlib.sha256(text.encode()).hexdigest() == digest:
+            return text
+    return None
+
+
+def _no_port(port):
+    # What can be said before mpremote tries; "" = nothing.
+    if not port.startswith("/"):
+        return ""
+    if not os.path.exists(port):
+        return f"{port}: there is no such port: is the board plugged in?"
+    if not os.access(port, os.R_OK | os.W_OK):
+        return f"{port}: you may not use it: on most systems it takes the group dialout"
+    return ""
 
 
 def _why(said):

@@ -104,7 +104,10 @@ class Serial:
             with self._lock:
                 inner = self._inner
             watched = [self._outer] + ([inner] if inner is not None else [])
-            ready, _, _ = select.select(watched, [], [], _TICK)
+            try:
+                ready, _, _ = select.select(watched, [], [], _TICK)
+            except (OSError, ValueError):  # the device restarted just now
+                continue
             if self._outer in ready:
                 self._in(self._read(self._outer))
             with self._lock:

@@ -103,8 +103,10 @@ def _unpack(read: Reader, at: int) -> dict[str, bytes]:
     size = int.from_bytes(read(at + len(MAGIC), 4), "little")
     try:
         with zipfile.ZipFile(io.BytesIO(read(at + _HEAD, size))) as archive:
+            if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
+                raise zipfile.BadZipFile("compressed, which ours is not")
             found = {name: archive.read(name) for name in archive.namelist()}
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise ValueError(f"archive of frozen modules: {error}") from error
     if any(name.startswith("/") or ".." in name.split("/") for name in found):
         raise ValueError("archive of frozen modules: a name leads out of it")

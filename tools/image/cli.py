@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import fit
 from .firmware import SIZE, firmware
-from .kind import COMBINED, combined, kind
+from .kind import APPLICATION, COMBINED, combined, kind
 from .look import length_at, look_at, read
 from .pack import WINDOW, WINDOWS, Packed, is_packed, pack_file, told, unpack, write_new
 
@@ -60,8 +60,9 @@ def _inspect(args: argparse.Namespace) -> int:
     return 1 if problem else 0
 
 
-def _look(path: Path, table: Path | None) -> tuple[dict, str]:
-    # What a file is, as words, and why nobody upgrades with it ("" = one may).
+def _look(path: Path, table: Path | None, fits: bool = True) -> tuple[dict, str]:
+    # What a file is, as words, and why nobody upgrades with it ("" = one may). fits: whether it
+    # has to fit the table's slots, or MicroPython's.
     data = read(path)
     found: dict = {"file": "", "size": f"{len(data):,} bytes"}
     if is_packed(data):
@@ -83,7 +84,7 @@ def _look(path: Path, table: Path | None) -> tuple[dict, str]:
         inside = look_at(data[whole.at : whole.at + _length(data, whole.at)])
         about = {name: getattr(inside, name) for name in ("chip", "version", "project", "idf")}
         image = image._replace(**about)
-    elif not problem:
+    elif not problem and fits:
         problem = fit.problem(len(data), slot)
         about = table or "MicroPython's table for 4 MiB"
         found["slot"] = "" if problem else f"fits: {slot - len(data):,} bytes left ({about})"
@@ -96,7 +97,7 @@ def _look(path: Path, table: Path | None) -> tuple[dict, str]:
         "frozen": " ".join(image.frozen),
     }
     found.setdefault("MD5", image.md5)
-    if kind(data) not in ("application image", COMBINED):
+    if kind(data) not in (APPLICATION, COMBINED):
         for name in ("chip", "version", "project", "IDF"):
             del found[name]
     return found, problem
@@ -114,11 +115,12 @@ def _extract(args: argparse.Namespace) -> int:
     if is_packed(data):
         data = unpack(data)
     whole = combined(data)
-    if not whole:
+    if not whole and (kind(data) != APPLICATION or not (problem := look_at(data).problem)):
         problem = look_at(data).problem
         raise ValueError(f"{args.path}: {problem or 'it is the application already'}")
+    at = whole.at if whole else 0  # an application with more behind it, as a slot holds it
     try:
-        image = data[whole.at : whole.at + length_at(data, whole.at)]
+        image = data[at : at + length_at(data, at)]
     except ValueError as error:
         raise ValueError(f"{args.path}: the application in it is {error}") from error
     if problem := look_at(image).problem:
@@ -127,23 +129,37 @@ def _extract(args: argparse.Namespace) -> int:
     target = args.output or args.path.with_name(f"{name}.app-bin")
     write_new(target, image, args.force)
     args.path = target
-    return _inspect(args)
+    _inspect(args)
+    return 0
 
 
 def _check(args: argparse.Namespace) -> int:
-    found, problem = _look(args.path, args.table)
+    found, problem = _look(args.path, args.table, fits=args.table is not None)
     if args.port and not problem:
-        from tools.deploy.board import probe  # which needs a board, and mpremote
-
-        board = probe(args.port)
-        if found["chip"] != board.chip:
-            problem = f"it is for {found['chip']}, and the board is an {board.chip}"
-        problem = problem or board.problem
-        data = read(args.path)
-        size = len(unpack(data) if is_packed(data) else data)
-        problem = problem or fit.problem(size, board.slot)
+        problem = _board_says(args.port, args.path, found["chip"])
     print(f"{args.path}: {problem or 'yes, this board can be upgraded with it'}")
     return 1 if problem else 0
+
+
+def _board_says(port: str, path: Path, chip: str) -> str:
+    from tools.deploy.board import probe  # which needs a board, and mpremote
+    from tools.deploy.line import Line, LineError
+
+    line = Line(port)
+    try:
+        board = probe(line)
+        line.run("restart")  # to look at it, its program was stopped
+    except LineError as error:
+        raise ValueError(error) from error
+    data = read(path)
+    packed = is_packed(data)
+    if board.problem:
+        return board.problem
+    if chip != board.chip:
+        return f"it is for {chip}, and the board is {board.chip or board.machine}"
+    if packed and board.version < (1, 24):
+        return "a .gz needs MicroPython 1.24 on the board: upload the image as it is"
+    return fit.problem(len(unpack(data) if packed else data), board.slot)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,8 +10,6 @@ from typing import NamedTuple
 from esp_idf_defs import PartitionTable
 from esp_idf_defs.partitions import InputError
 
-from .kind import other
-
 SLOT = 0x180000  # bytes, in MicroPython's table for 4 MiB: what counts when nobody names a table
 _OTADATA = (1, 0)  # type, subtype
 
@@ -30,8 +28,7 @@ def read_table(path: Path) -> Slots:
             table, _ = PartitionTable.from_file(file)
         table.verify()
     except (InputError, UnicodeDecodeError, ValueError, IndexError, TypeError) as error:
-        what = other(path.read_bytes()) or "unknown data"
-        raise ValueError(f"{path} is no partition table, but {what} ({error})") from error
+        raise ValueError(f"{path} is no partition table: {error}") from error
     return slots_of([(row.name, row.type, row.subtype, row.size) for row in table])
 
 

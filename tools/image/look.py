@@ -75,7 +75,7 @@ def length_at(data: bytes, at: int) -> int:
 def _read(chip, data):
     try:
         return LoadFirmwareImage(chip, data)
-    except (FatalError, EOFError, OSError, ValueError, IndexError) as error:
+    except (FatalError, EOFError, OSError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"damaged, or cut: {error}") from error
 
 
@@ -129,5 +129,6 @@ def _problem(data: bytes, chip: str) -> str:
     if image.stored_digest != image.calc_digest:
         return "damaged: the SHA-256 does not fit"
     if len(data) != image.data_length + len(image.stored_digest):
-        return f"{len(data) - image.data_length - 32} bytes after the end of the image"
+        more = len(data) - image.data_length - len(image.stored_digest)
+        return f"{more} bytes after the end of the image. `image extract` cuts them off"
     return ""

@@ -15,9 +15,10 @@ for new, path, old in MOVES:  # noqa: F821 (comes before this text)
     if new and not there(new):
         continue
     if there(path):
-        if there(old):
-            os.remove(old)
-        os.rename(path, old)
+        if there(old):  # the oldest one stays: it is what the board had before us
+            os.remove(path)
+        else:
+            os.rename(path, old)
     if new:
         os.rename(new, path)
 if hasattr(os, "sync"):

@@ -18,8 +18,14 @@ def ilistdir(path="."):
 
 
 def rename(old, new):
-    """The unix port's takes two whole paths below a root for the same one."""
-    uos.rename(old.lstrip("/"), new.lstrip("/"))
+    """The unix port's takes two whole paths below a root for the same one, so it goes there."""
+    here = uos.getcwd()
+    paths = [name if name[:1] == "/" else here.rstrip("/") + "/" + name for name in (old, new)]
+    uos.chdir("/")
+    try:
+        uos.rename(*(path.lstrip("/") for path in paths))
+    finally:
+        uos.chdir(here)
 
 
 def uname():
