@@ -1,5 +1,6 @@
 """The examples run as they are, each as main.py of a simulated device, and do what they say."""
 
+import re
 import time
 
 import pytest
@@ -45,6 +46,19 @@ def test_sensor_goes_on_while_it_is_upgraded(bench):
     ended = time.monotonic()
     assert len([at for at in heard if begun < at < ended]) >= 3
     assert bench.result(batch) == [("Succeeded", "", None, "1.1.0")]
+
+
+def test_an_mqtt_client_of_ones_own(bench):
+    page = (ROOT / "docs/application.md").read_text()
+    app = next(
+        text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "TOPIC" in text
+    )
+    device = bench.device(bench.images("1.0.0", app=app))
+    bench.wire.cut()
+    bench.hear("get", "", after=1)  # it is back, and asks what it missed
+    batch = bench.offer(bench.images("1.1.0", app=app), "1.1.0")
+    assert bench.result(batch) == [("Succeeded", "", None, "1.1.0")]
+    assert device.running == "ota_1"
 
 
 def test_window_is_waited_for(bench):
