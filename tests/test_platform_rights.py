@@ -224,6 +224,22 @@ def test_a_device_has_a_bounded_number_of_filters(fleet):
 
 
 @embedded
+def test_who_subscribes_while_a_message_goes_out_harms_nobody(fleet):
+    platform, _, _ = fleet
+    subscriptions = platform.platform._broker._amqtt._subscriptions
+    assert subscriptions
+    for name, who in subscriptions.items():
+        subscriptions[name + "x"] = []
+        subscriptions.get(name).append("somebody")
+        assert "somebody" not in who
+    for name in subscriptions:
+        if name.endswith("x"):
+            del subscriptions[name]
+        else:
+            subscriptions[name].remove("somebody")
+
+
+@embedded
 def test_what_is_retained_for_one_device_is_not_told_another(fleet):
     platform, port, secrets = fleet
     topic = "/sys/pk/d2/ota/firmware/upgrade"

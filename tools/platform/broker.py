@@ -77,6 +77,19 @@ class TopicPlugin(BaseTopicPlugin):
         return self.config.rights(session.client_id or "", session.username or "", topic)
 
 
+class _Subscriptions(dict):
+    """
+    Filters, each with who has it. amqtt 0.12 goes through them with pauses, in which others come
+    and go: it gets a copy, else a message is lost in that moment.
+    """
+
+    def __iter__(self):
+        return iter(list(super().__iter__()))
+
+    def items(self):
+        return [(name, list(who)) for name, who in super().items()]
+
+
 class _Bounded(_Amqtt):
     """
     amqtt with bounds on what one client makes the broker keep: filters, and retained messages,
@@ -87,6 +100,7 @@ class _Bounded(_Amqtt):
         super().__init__(config)
         self._rights, self._keeper = rights, keeper
         self._filters: dict[str, set[str]] = {}  # by client id
+        self._subscriptions = _Subscriptions()
 
     def entered(self, client_id: str):
         """A new connection: it has subscribed nothing yet."""
