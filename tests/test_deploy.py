@@ -72,7 +72,13 @@ def test_from_nothing_to_an_upgrade_over_the_air(tmp_path, board):
         batch = platform.upgrade(platform.upload("pk", image, "1.1.0"))
         (row,) = platform.wait(batch, WAIT_S)
         assert (row.status, row.version) == ("Succeeded", "1.1.0")
-    assert board.running == "ota_1"
+        assert board.running == "ota_1"
+        for _ in range(3):  # a look is no crash: three of those would bring the old one back
+            status, out, _ = deploy(board.serial.path, "--dry-run")
+            assert (status, "has the package frozen" in out) == (0, True)
+            board.wait("^.*ota: version 1.1.0", WAIT_S)
+        assert board.running == "ota_1"
+        assert platform.status(batch)[0].status == "Succeeded"
     assert board.counters["violations"] == 0
 
 
@@ -102,6 +108,19 @@ def test_what_is_there_is_not_copied_again(board):
     assert "1 files copied" in out
     assert 'WIFI_SSID = "home"' in (board.fs / "boot.py.bak").read_text().replace("'", '"')
     assert "WIFI_SSID = 'office'" in (board.fs / "boot.py").read_text()
+
+
+def test_settings_that_nobody_names_stay(board):
+    more = {"PUBLIC_KEYS": "ab" * 256, "MQTT_TLS": "True"}
+    assert deploy(board.serial.path, settings=SETTINGS | more)[0] == 0
+    before = (board.fs / "boot.py").read_text()
+    status, out, err = deploy(board.serial.path, settings={"WIFI_SSID": "office"})
+    assert (status, err) == (0, "")
+    assert "the old one to /boot.py.bak" in out
+    after = (board.fs / "boot.py").read_text()
+    assert after == before.replace("'home'", "'office'")
+    status, out, _ = deploy(board.serial.path, settings={"WIFI_SSID": "other"})
+    assert "/boot.py.bak is older" in out
 
 
 def test_files_of_the_board_stay(board):
@@ -306,6 +325,12 @@ def test_text_stays_text():
         ({"wifi_ssid": "1"}, "no setting wifi_ssid"),
         ({".*": "1"}, "no setting"),
         ({"IDENTIFIER": ""}, "IDENTIFIER is empty"),
+        ({"MQTT_SERVER": "mqtt://192.0.2.1:1883"}, "MQTT_SERVER must be a name or address"),
+        ({"MQTT_PORT": "99999"}, "MQTT_PORT must be 1 to 65535"),
+        ({"MQTT_PORT": "x"}, "a number is needed"),
+        ({"MQTT_TLS": "maybe"}, "True or False is needed"),
+        ({"IDENTIFIER": "my lamp"}, "IDENTIFIER may have"),
+        ({"PUBLIC_KEYS": "zz"}, "PUBLIC_KEYS must be what"),
     ],
 )
 def test_settings_that_cannot_be(settings, words):
@@ -325,16 +350,16 @@ def test_a_setting_keeps_its_type():
         "ALLOW_UNVERIFIED_TLS": "True",
         "MQTT_PORT": "8883",
         "URL_HOSTS": "files.example",
-        "PUBLIC_KEYS": "ab,cd",
+        "PUBLIC_KEYS": f'("{"ab" * 256}",)',  # as `sign keygen` prints it
     }
     text = files.boot((ROOT / "boot.py").read_text(), SETTINGS | given)
-    assert values(text, *given) == [False, True, 8883, ("files.example",), ("ab", "cd")]
+    assert values(text, *given) == [False, True, 8883, ("files.example",), ("ab" * 256,)]
 
 
 @pytest.mark.parametrize(
     ("old", "name", "value", "want"),
     [
-        ("PUBLIC_KEYS = ()", "PUBLIC_KEYS", "b" * 8, ("b" * 8,)),
+        ("PUBLIC_KEYS = ()", "PUBLIC_KEYS", "b" * 512, ("b" * 512,)),
         ('WIFI_PASSWORD = ""', "WIFI_PASSWORD", "new", "new"),
     ],
 )

@@ -58,7 +58,7 @@ def check_end(bench, device, batch, image) -> None:
 
 
 def test_whole_image_with_three_cuts_of_the_connection_and_two_of_the_power(make_bench, images):
-    bench = make_bench(throttle=1_000_000)
+    bench = make_bench(throttle=600_000)  # a cut has half a second, also on a busy machine
     image = images(NEW, size=WHOLE)
     device = bench.device(images("1.0.0", size=WHOLE))
     batch = bench.offer(image, NEW)
@@ -68,7 +68,7 @@ def test_whole_image_with_three_cuts_of_the_connection_and_two_of_the_power(make
         (300_000, download.cut_power),
         (600_000, download.cut_connection),
         (900_000, download.cut_power),
-        (1_300_000, download.cut_connection),
+        (1_200_000, download.cut_connection),
     ):
         download.reaches(at)
         cut()

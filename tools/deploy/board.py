@@ -23,7 +23,8 @@ class Board:
     version: of MicroPython; machine: as it calls itself; mpy: version of its bytecode; table:
     (label, type, subtype, size) each; state: of the boot record that counts, None = none; free:
     bytes of its filesystem; files: path to SHA-256 or None; sizes: of those that are there; hides:
-    files that would hide ours; modules: of those that are needed; running: label of the slot.
+    files that would hide ours; modules: of those that are needed; frozen: the package is; running:
+    label of the slot.
     """
 
     version: tuple[int, ...]
@@ -35,6 +36,7 @@ class Board:
     modules: list[str]
     heap: int
     sizes: dict[str, int] = field(default_factory=dict)
+    frozen: bool = False
     table: list[tuple[str, int, int, int]] | None = None
     state: int | None = None
     running: str = ""
@@ -85,6 +87,7 @@ def probe(line: Line | str, files: list[str] | None = None) -> Board:
         modules=found["modules"],
         heap=found["heap"],
         sizes=found["sizes"],
+        frozen=found["frozen"],
         # As esp32.Partition.info() tells them: type, subtype, address, size, label.
         table=[(row[4], row[0], row[1], row[3]) for row in rows] if rows is not None else None,
         state=found.get("state"),

@@ -1,6 +1,7 @@
 """python -m tools deploy: put the device package onto a board, over its serial port."""
 
 import argparse
+import base64
 import sys
 from pathlib import Path
 
@@ -44,26 +45,35 @@ def _parser() -> argparse.ArgumentParser:
 
 def _wanted(options) -> dict[str, bytes]:
     wanted = files.package()
+    main = (options.main or ROOT / "main.py").read_text(encoding="utf-8")
+    wanted[files.MAIN] = files.check_source(files.MAIN, main).encode()
+    return wanted
+
+
+def _boot(options, line, there: bool) -> bytes | None:
+    # boot.py as it shall be; None = that of the board stays. there: the board has one.
     settings = {}
     for text in options.set:
         name, equals, value = text.partition("=")
         if not equals:
             raise files.DeployError(f"--set {text}: NAME=VALUE is needed")
         settings[name] = value
-    if settings or options.boot:
-        text = (options.boot or ROOT / "boot.py").read_text(encoding="utf-8")
-        wanted[files.BOOT] = files.boot(text, settings).encode()
-    main = (options.main or ROOT / "main.py").read_text(encoding="utf-8")
-    wanted[files.MAIN] = main.encode()
-    for path in (files.BOOT, files.MAIN):
-        if path in wanted:
-            files.check_source(path, wanted[path].decode())
-    return wanted
+    if options.boot:
+        text = options.boot.read_text(encoding="utf-8")
+    elif not settings:
+        return None
+    else:
+        text = (ROOT / "boot.py").read_text(encoding="utf-8")
+        if there:  # what it was told before stays, unless it is asked for now
+            board = base64.b64decode(line.run("read", PATH=files.BOOT))
+            text = files.carried(text, board.decode(errors="replace"))
+    return files.check_source(files.BOOT, files.boot(text, settings)).encode()
 
 
 def _deploy(options) -> int:
     wanted, line = _wanted(options), Line(options.port)
-    paths = [*wanted, files.BOOT, *files.sources(wanted), *files.leftovers(wanted)]
+    paths = [*wanted, files.BOOT]
+    paths += [*files.sources(wanted), *files.leftovers(paths)]
     board = probe(line, paths)
     print(board.describe())
     try:
@@ -78,17 +88,30 @@ def _put(options, line, board, wanted) -> int:
         for problem in board.problems:
             print(f"deploy: {problem}", file=sys.stderr)
         return 1
-    if files.BOOT not in wanted and not board.files[files.BOOT]:
+    there = bool(board.files[files.BOOT])
+    boot = _boot(options, line, there)
+    if boot:
+        wanted[files.BOOT] = boot
+    elif not there:
         raise files.DeployError(
             "the board has no boot.py: --set WIFI_SSID=... and so on, or --boot FILE"
         )
     plan = files.plan(board, wanted)
     for path in plan.new:
-        old = f", the old one to {path}.bak" if board.files[path] else ""
+        old = ""
+        if board.files[path]:
+            kept = f"{path}.bak" in board.sizes
+            old = f"; the one before is not kept, {path}.bak is older" if kept else ""
+            old = old or f", the old one to {path}.bak"
         print(f"  {path}: {len(plan.new[path]):,} bytes{old}")
     for path in plan.gone:
         print(f"  {path}: to {path}.bak, it would win over the .mpy")
     print(f"  {len(plan.same)} files are there already")
+    if board.frozen:
+        print(
+            "  the firmware that runs has the package frozen, which wins over these copies (as a "
+            "frozen main.py does): to change that, upgrade it"
+        )
     if options.dry_run:
         print("nothing was changed; the board restarts")
         return 0

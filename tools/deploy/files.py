@@ -7,6 +7,7 @@ what was there stays as .bak.
 
 import ast
 import hashlib
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,17 +74,52 @@ def boot(text: str, settings: dict[str, str]) -> str:
         if name not in found:
             known = ", ".join(key for key in found if key.isupper())
             raise DeployError(f"boot.py has no setting {name}: it has {known}")
-        node = found[name]
-        lines = text.splitlines(keepends=True)
-        first, last = node.lineno - 1, node.value.end_lineno - 1
-        rest = lines[last].encode()[node.value.end_col_offset :].decode()
-        lines[first : last + 1] = [f"{name} = {_literal(name, value, node.value)}{rest}"]
-        text = "".join(lines)
-    found = _assigned(text)
+        text = _replaced(text, name, _literal(name, value, found[name].value))
+    found = {name: _value(node.value) for name, node in _assigned(text).items()}
     for name in NEEDED:
-        if name in found and _value(found[name].value) == "":
+        if found.get(name) == "":
             raise DeployError(f"{name} is empty: --set {name}=..., or --boot FILE")
+    for problem in _problems()(found):
+        raise DeployError(problem)
     return text
+
+
+def carried(text: str, board: str) -> str:
+    """
+    boot.py with the settings of the one on a board, as far as that has them. text: of ours; board:
+    of the other. Raises DeployError: a setting there is computed.
+    """
+    ours = _assigned(text)
+    for name, node in _assigned(board).items():
+        if name not in ours or not name.isupper():
+            continue
+        try:
+            value = ast.literal_eval(node.value)
+        except ValueError as error:
+            raise DeployError(
+                f"{name} is computed in the board's boot.py: say --boot FILE, with all settings"
+            ) from error
+        if value != _value(ours[name].value):
+            text = _replaced(text, name, repr(value))
+    return text
+
+
+def _replaced(text, name, literal):
+    node = _assigned(text)[name]
+    lines = text.splitlines(keepends=True)
+    first, last = node.lineno - 1, node.value.end_lineno - 1
+    rest = lines[last].encode()[node.value.end_col_offset :].decode()
+    lines[first : last + 1] = [f"{name} = {literal}{rest}"]
+    return "".join(lines)
+
+
+def _problems():
+    # What main.py says of settings, by main.py itself.
+    tree = ast.parse((ROOT / "main.py").read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if getattr(node, "name", "") == "problems"]
+    space: dict = {}
+    exec(compile(tree, "main.py", "exec"), space)
+    return space["problems"]
 
 
 def check_source(path: str, text: str) -> str:
@@ -133,7 +169,8 @@ def _literal(name, value, node):
             raise DeployError(f"{name}={value}: a number is needed")
         return value
     if isinstance(was, tuple):
-        return repr(tuple(part for part in value.replace(",", " ").split()))
+        # As `sign keygen` prints it, or bare.
+        return repr(tuple(re.findall(r"[^\s,()\"']+", value)))
     return repr(value)
 
 
@@ -162,8 +199,8 @@ def plan(board: Board, files: dict[str, bytes]) -> Plan:
 
 
 def leftovers(files: dict[str, bytes]) -> list[str]:
-    """What a deploy that was cut may have left on a board."""
-    return [path + _NEW for path in files]
+    """What a deploy before, or one that was cut, may have left on a board."""
+    return [path + end for path in files for end in (_NEW, _OLD)]
 
 
 def _blocks(size):

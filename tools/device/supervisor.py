@@ -212,7 +212,7 @@ class Supervisor:
         rtc = read_rtc(self._path)
         if not rtc:  # the power was away, also when the process says so by itself
             self._forget()
-        if self.serial and "wake" not in rtc:
+        if self.serial and rtc.get("cause") != SOFT_RESET:
             self.serial.reset()
         if "wake" in rtc:  # a soft reset, or the end of deep sleep: no boot loader
             if rtc["cause"] == DEEPSLEEP_RESET:  # it stops the watchdog, a soft reset does not

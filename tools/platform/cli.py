@@ -355,7 +355,7 @@ def _show_table(options, rows, columns):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
+    parser = argparse.ArgumentParser(description=" ".join(__doc__.split("\n\n")[0].split()))
     parser.add_argument(
         "--folder",
         type=Path,

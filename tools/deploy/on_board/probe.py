@@ -65,6 +65,14 @@ out["machine"] = os.uname()[4] if hasattr(os, "uname") else sys.platform
 out["files"] = {p: digest(p) for p in ASKED}  # noqa: F821 (comes before this text)
 out["sizes"] = {p: os.stat(p)[6] for p in ASKED if there(p)}  # noqa: F821
 out["hides"] = [p for p in ("/ota", "/ota.py", "/ota.mpy") if there(p)]
+try:
+    import ota
+
+    # A frozen one has no place in the filesystem.
+    out["frozen"] = "lib/ota" not in ota.__file__ and not out["hides"]
+    sys.modules.pop("ota")
+except (ImportError, AttributeError):
+    out["frozen"] = False
 v = os.statvfs("/")
 out["free"] = v[1] * v[3]
 out["modules"] = [n for n in ("umqtt.simple", "requests") if has(n)]
