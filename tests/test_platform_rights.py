@@ -285,6 +285,23 @@ def connected(port, secret):
 
 
 @embedded
+def test_what_was_said_before_the_end_is_heard(fleet):
+    platform, port, secrets = fleet
+    topic, said = b"/sys/pk/d1/ota/firmware/version", [f"1.0.{number}" for number in range(20)]
+    with connected(port, secrets["d1"]) as sock:
+        for number, version in enumerate(said, 1):
+            payload = b'{"msgId": "1", "data": {"firmwareVersion": "%s"}}' % version.encode()
+            body = len(topic).to_bytes(2, "big") + topic + number.to_bytes(2, "big") + payload
+            sock.sendall(b"\x32" + bytes((len(body),)) + body)
+        acknowledged = 0
+        while acknowledged < 4 * len(said):  # and it goes at once, as who restarts does
+            acknowledged += len(sock.recv(1000))
+    engine = platform.platform.engine
+    engine.until(lambda: len(platform.events("d1")) >= len(said), WAIT_S)
+    assert [event["text"] for event in platform.events("d1")] == said
+
+
+@embedded
 @pytest.mark.parametrize("kind", [0x82, 0xA2, 0x30])
 def test_a_packet_that_is_too_long_ends_the_connection(fleet, kind):
     _, port, secrets = fleet

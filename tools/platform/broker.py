@@ -101,6 +101,7 @@ class _Bounded(_Amqtt):
         self._rights, self._keeper = rights, keeper
         self._filters: dict[str, set[str]] = {}  # by client id
         self._subscriptions = _Subscriptions()
+        self._left_over: dict[int, list] = {}  # messages of who has gone, by id of the session
 
     def entered(self, client_id: str):
         """A new connection: it has subscribed nothing yet."""
@@ -115,6 +116,21 @@ class _Bounded(_Amqtt):
             return 0x80
         filters.add(subscription[0])
         return await super().add_subscription(subscription, session)
+
+    async def _client_message_loop(self, client_session, handler):
+        # A device says something, and restarts: amqtt acknowledged it, and would not hand it on.
+        await super()._client_message_loop(client_session, handler)
+        for message in self._left_over.pop(id(client_session), ()):
+            told = asyncio.get_running_loop().create_future()
+            told.set_result(message)
+            await self._handle_message_delivery(client_session, handler, told)
+
+    async def _handle_disconnect(self, client_session, handler, disconnect_waiter):
+        queue, rest = client_session.delivered_message_queue, []
+        while not queue.empty():
+            rest.append(queue.get_nowait())
+        self._left_over[id(client_session)] = rest
+        await super()._handle_disconnect(client_session, handler, disconnect_waiter)
 
     async def retain_message(self, source_session, topic_name, data, qos=None):
         if source_session.client_id == self._keeper:
