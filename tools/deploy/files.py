@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tools.toolchain import ROOT, compile_mpy
 
-from .board import Board
+from .board import Board, probe
 from .line import Line, LineError
 
 PACKAGE = "/lib/ota"
@@ -234,8 +234,6 @@ def put(line: Line, found: Plan, told: Callable[[int], None] = lambda size: None
 
 
 def _compare(line, wanted):
-    from .board import probe
-
     there = probe(line, list(wanted)).files
     for path, digest in wanted.items():
         if there[path] != digest:

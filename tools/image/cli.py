@@ -74,10 +74,11 @@ def _look(path: Path, table: Path | None, fits: bool = True) -> tuple[dict, str]
         data = unpack(data)
         found["inside"] = f"{len(data):,} bytes"
     image = look_at(data)
-    found["file"] = kind(data) + (" in a .gz" if "inside" in found else "")
+    what = kind(data)
+    found["file"] = what + (" in a .gz" if "inside" in found else "")
     slot = fit.read_table(table).size if table else fit.SLOT
     problem = image.problem
-    if kind(data) == COMBINED:
+    if what == COMBINED:
         whole = combined(data)
         found["flash at"] = f"{whole.base:#x}"
         found["holds"] = f"the application of {whole.label}, at byte {whole.at:,} of the file"
@@ -97,7 +98,7 @@ def _look(path: Path, table: Path | None, fits: bool = True) -> tuple[dict, str]
         "frozen": " ".join(image.frozen),
     }
     found.setdefault("MD5", image.md5)
-    if kind(data) not in (APPLICATION, COMBINED):
+    if what not in (APPLICATION, COMBINED):
         for name in ("chip", "version", "project", "IDF"):
             del found[name]
     return found, problem
