@@ -386,11 +386,13 @@ def outside():
 def test_a_broker_outside_that_goes_and_comes(outside, stage):
     platform = stage.open(broker=f"mqtt://me:secret@127.0.0.1:{outside.port}")
     assert platform.mqtt_port == outside.port
+    engine = platform.platform.engine
+    engine.until(lambda: engine.connected, WAIT_S)  # the platform starts without a broker, too
     firmware = stage.furnish()
     player = stage.join("d1")
     outside.stop()
     deadline = time.monotonic() + WAIT_S
-    while platform.platform.engine.connected and time.monotonic() < deadline:
+    while engine.connected and time.monotonic() < deadline:
         time.sleep(0.02)
     batch = platform.upgrade(firmware)
     time.sleep(2 * REPLY_S)  # nobody is late while nothing can be heard
