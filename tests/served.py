@@ -16,6 +16,8 @@ def _serve(pipe: Connection, folder, options: dict) -> None:
     async def serve():
         platform = Platform(folder, **options)
         await platform.start()
+        engine = platform.engine
+        await asyncio.to_thread(engine.until, lambda: engine.connected, _START_S)
         pipe.send((platform.mqtt_port, platform.http_port))
         await asyncio.Event().wait()
 
@@ -33,7 +35,7 @@ class Served:
         self._process = None
 
     def start(self) -> None:
-        """Returns when it answers. Raises EOFError when it ends instead."""
+        """Returns when it answers, and hears devices. Raises EOFError when it ends instead."""
         here, there = _context.Pipe()
         self._process = _context.Process(
             target=_serve, args=(there, self._folder, self._options), daemon=True

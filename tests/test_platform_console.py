@@ -518,3 +518,4 @@ def test_while_the_data_base_is_away_pages_say_so(platform, browser, monkeypatch
     api = browser.http.get("/api/products", headers={"Accept": "application/json"})
     assert (api.status_code, api.json()) == (503, {"error": "the data base is away: try again"})
     assert browser.http.post("/firmware", content=b"x").status_code == 503
+    assert browser.http.get("/api/health").status_code == 503

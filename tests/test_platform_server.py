@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import httpx
 import paho.mqtt.client as mqtt
 import pytest
 
@@ -383,6 +384,11 @@ def outside():
     broker.end()
 
 
+def health(platform):
+    answer = httpx.get(f"http://127.0.0.1:{platform.http_port}/api/health")
+    return answer.status_code, answer.json()
+
+
 def test_a_broker_outside_that_goes_and_comes(outside, stage):
     platform = stage.open(broker=f"mqtt://me:secret@127.0.0.1:{outside.port}")
     assert platform.mqtt_port == outside.port
@@ -394,6 +400,7 @@ def test_a_broker_outside_that_goes_and_comes(outside, stage):
     deadline = time.monotonic() + WAIT_S
     while engine.connected and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert health(platform) == (503, {"broker": False, "waiting": 0})
     batch = platform.upgrade(firmware)
     time.sleep(2 * REPLY_S)  # nobody is late while nothing can be heard
     assert platform.status(batch)[0].status == "To be Pushed"
@@ -402,6 +409,7 @@ def test_a_broker_outside_that_goes_and_comes(outside, stage):
     # Who of the two is back first, nobody knows; a device asks for what it missed.
     player.say("get", {"firmwareVersion": ""}, "g1")
     stage.until(batch, "Pushed")
+    assert health(platform)[0] == 200
 
 
 def test_a_broker_that_refuses_the_platform_its_topics(outside, stage, caplog):

@@ -10,7 +10,7 @@ sentence}.
 import secrets
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Response, UploadFile
 from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -170,6 +170,11 @@ class TokenOut(_Model):
     created: float
 
 
+class Health(_Model):
+    broker: Annotated[bool, Field(description="it hears and reaches devices")]
+    waiting: Annotated[int, Field(description="messages to devices that wait for the broker")]
+
+
 class BrokerAsks(BaseModel):
     """
     What a broker tells of a client, who may say anything; more fields are ignored. Whatever text
@@ -235,6 +240,18 @@ routes = APIRouter(
     dependencies=[Depends(_allowed)],
     responses={code: {"model": Problem} for code in (400, 401, 404, 422)},
 )
+
+
+# What a load balancer asks has no token.
+open_routes = APIRouter(prefix="/api")
+
+
+@open_routes.get("/health", tags=["health"], responses={503: {"model": Health | Problem}})
+def health(platform: Here, response: Response) -> Health:
+    """200 while the platform can do its work; 503 while the broker or the data base is away."""
+    found = platform.engine.health()
+    response.status_code = 200 if found["broker"] else 503
+    return found
 
 
 @routes.get("/products", tags=["products"])

@@ -108,7 +108,7 @@ class Engine:
     to be set before it starts. Its calls may be made from any thread.
     """
 
-    link: Link
+    link: Link | None = None
 
     def __init__(
         self,
@@ -299,6 +299,15 @@ class Engine:
         with self._store.begin() as tx:
             key = registry.find_device(tx, device).key
             return tx.events(key, min(limit, PAGE), before)
+
+    def health(self) -> dict:
+        """
+        broker: True = connected and subscribed; waiting: messages that the broker has not
+        acknowledged. Raises what is in AWAY when the data base does not answer.
+        """
+        with self._store.begin() as tx:
+            tx.scalar(sa.select(1))
+        return {"broker": self.connected, "waiting": self.link.waiting if self.link else 0}
 
     def until(self, condition: Callable[[], object], timeout: float):
         """

@@ -55,6 +55,7 @@ def application(platform) -> FastAPI:
     )
     app.state.platform = platform
     app.include_router(platform.files.router())
+    app.include_router(api.open_routes)
     app.include_router(api.routes)
     console.add_to(app)
     app.add_middleware(_Bounded, platform=platform)
