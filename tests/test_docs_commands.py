@@ -208,6 +208,7 @@ def bench_device(desk):
 
 def fleet_of_one(desk):
     """Before the roll-out: firmware, and a device that is there."""
+    (desk.folder / "identifiers.txt").write_text("attic\ncellar\n")
     desk.tools("platform", "product", "add", "lamp")
     desk.tools("platform", "device", "add", "lamp", "kitchen")
     firmware(desk.folder / "a.bin", "1.1.0")

@@ -26,6 +26,7 @@ def platform(tmp_path):
     with LocalPlatform(tmp_path / "platform") as platform:
         furnish(platform, tmp_path)
         platform.upgrade(1)
+        platform.add_device("pk", "d2")
         yield platform
 
 
@@ -41,6 +42,11 @@ _NAMES = """
 "path.batch" = 1
 "path.identifier" = "d1"
 "path.key" = "pk"
+"path.firmware" = "pk-1.1.0"
+
+[[operations]]
+include-name = "DELETE /api/devices/{identifier}"
+parameters = { "path.identifier" = "d2" }
 """
 
 

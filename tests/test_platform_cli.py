@@ -94,6 +94,40 @@ def test_from_a_product_to_a_version(platform, run, tmp_path):
     assert "Completed" in run("status", "1")
 
 
+def test_many_devices_by_a_file(platform, run, tmp_path, monkeypatch):
+    platform.add_product("pk")
+    names = tmp_path / "names"
+    names.write_text("d1\n\n d2 \n")
+    rows = [line.split(",") for line in run("device", "import", "pk", str(names)).splitlines()]
+    assert [row[:2] for row in rows] == [["pk", "d1"], ["pk", "d2"]]
+    known = {
+        row["identifier"]: row["secret"] for row in run("device", "list", "--secrets", "--json")
+    }
+    assert {name: secret for _, name, secret in rows} == known
+    many = [f"n{number}" for number in range(1001)]  # more than one call
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(["d1", *many])))
+    made = run("device", "import", "pk", "-", "--json")
+    assert [row["identifier"] for row in made] == ["d1", *many]
+    assert made[0] == {"product": "pk", "identifier": "d1", "secret": known["d1"]}
+    assert len(platform.devices()) == 1000  # a page of them
+    names.write_text("\n")
+    assert "no identifier" in run("device", "import", "pk", str(names), status=2)
+
+
+def test_what_is_removed(platform, run, tmp_path):
+    player = furnish(platform, tmp_path)
+    text = run("device", "secret", "d1")
+    assert text.splitlines()[:2] == ['PRODUCT_KEY = "pk"', 'IDENTIFIER = "d1"']
+    assert platform.platform.registry.devices(secrets=True)[0]["secret"] in text
+    assert player.ready() == "Not authorized"
+    player.end()
+    platform.add_device("pk", "d2")
+    assert run("device", "remove", "d1", "d2") == "d1: removed\nd2: removed\n"
+    assert run("device", "list", "--json") == []
+    assert run("firmware", "remove", "pk-1.1.0", "--json") == {"removed": "pk-1.1.0"}
+    assert run("firmware", "list", "--json") == []
+
+
 def test_a_watched_upgrade_that_fails_ends_with_1(platform, run, tmp_path):
     player = furnish(platform, tmp_path)
     text = run("upgrade", "1", "--all", "--watch", "--json", status=1)
@@ -128,6 +162,11 @@ def test_a_watched_upgrade_that_fails_ends_with_1(platform, run, tmp_path):
         (["status", "--watch"], "say which batch"),
         (["abort", "7"], "no batch 7"),
         (["device", "log", "d9"], "no device d9"),
+        (["device", "secret", "d9"], "no device d9"),
+        (["device", "remove", "d9"], "no device d9"),
+        (["device", "import", "pk", "none"], "No such file"),
+        (["firmware", "remove", "none"], "no firmware none"),
+        (["firmware", "remove", "7"], "no firmware 7"),
         (["serve", "--broker", "nonsense"], "broker 'nonsense'"),
         (["serve", "--public-url", "nonsense"], "begins with http"),
     ],

@@ -53,7 +53,17 @@ def furnished(platform, tmp_path):
 
 
 PAGES = ("/", "/firmware", "/devices", "/batches/new", "/batches/1", "/devices/d1")
-FORMS = ("/batches", "/batches/1/abort", "/batches/1/retry", "/firmware", "/devices", "/products")
+FORMS = (
+    "/batches",
+    "/batches/1/abort",
+    "/batches/1/retry",
+    "/firmware",
+    "/firmware/1/remove",
+    "/devices",
+    "/devices/d1/secret",
+    "/devices/d1/remove",
+    "/products",
+)
 
 # Who gets in
 
@@ -286,16 +296,17 @@ def test_what_a_browser_is_told(browser):
 def test_a_form_without_its_token_changes_nothing(furnished, browser, token):
     furnished.upgrade(1)
     furnished.platform.engine.until(lambda: furnished.status(1)[0].status == "Pushed", 20)
-    before = furnished.status(1), furnished.devices(), furnished.platform.registry.products()
+    registry = furnished.platform.registry
+    before = furnished.status(1), registry.devices(secrets=True), registry.products()
     form = {"product": "pk", "identifier": "new", "key": "new", "device": "d1", "version": "2"}
     if token is not None:
         form["csrf"] = token
     for path in FORMS:
         files = {"file": ("b.bin", b"x")} if path == "/firmware" else None
         assert browser.http.post(path, data=form, files=files).status_code == 401, path
-    now = furnished.status(1), furnished.devices(), furnished.platform.registry.products()
+    now = furnished.status(1), registry.devices(secrets=True), registry.products()
     assert now == before
-    assert len(furnished.platform.registry.firmware()) == 1
+    assert len(registry.firmware()) == 1
 
 
 def test_the_api_takes_a_session_with_its_token_only(furnished, browser):
@@ -351,6 +362,24 @@ def test_a_batch_that_cannot_be(furnished, browser, fields, words):
     assert answer.status_code == 400
     assert words in html.unescape(answer.text)
     assert furnished.platform.engine.batches() == []
+
+
+def test_firmware_and_devices_are_removed(furnished, browser):
+    registry = furnished.platform.registry
+    batch = furnished.upgrade(1)
+    refused = browser.send("/firmware/1/remove")
+    assert (refused.status_code, "abort it first" in refused.text) == (400, True)
+    before = registry.devices(secrets=True)[0]["secret"]
+    made = browser.send("/devices/d1/secret")
+    after = registry.devices(secrets=True)[0]["secret"]
+    assert (before in made.text, after in made.text, before != after) == (False, True, True)
+    assert browser.send("/devices/d1/remove").headers["Location"] == "/devices"
+    assert (registry.devices(), furnished.status(batch)) == ([], [])
+    assert browser.send("/firmware/1/remove").headers["Location"] == "/firmware"
+    assert registry.firmware() == []
+    assert "pk-1.1.0 (removed, 1)" in browser.http.get(f"/batches/{batch}").text
+    for path in ("/firmware/1/remove", "/devices/d1/remove", "/devices/d1/secret"):
+        assert browser.send(path).status_code == 404, path
 
 
 # What is written into fields

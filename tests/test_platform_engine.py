@@ -1,4 +1,4 @@
-"""The engine over both data bases, with a link that only notes what is sent."""
+"""The engine over both data bases."""
 
 import dataclasses
 import functools
@@ -12,110 +12,15 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from tests.engine import REPLY_S, WAIT_S, Stage
 from tools.platform import engine as engine_module
 from tools.platform import migrations, registry, tables
 from tools.platform import store as store_module
 from tools.platform.engine import Engine
-from tools.platform.files import Files
 from tools.platform.model import Batch, Device, NotFound, PlatformError, Product, Task
-from tools.platform.registry import Registry
 from tools.platform.store import Store
 
-pytest_plugins = "tests.databases"
-
-WAIT_S = 20
-REPLY_S = 30.0  # nobody is late by itself
-
-
-class Link:
-    """Notes what is sent: (device, name, message)."""
-
-    def __init__(self):
-        self.sent, self.waiting, self.renewed = [], 0, 0
-
-    def renew(self):
-        self.renewed += 1
-
-    def publish(self, topic, payload):
-        parts = topic.split("/")
-        self.sent.append((parts[3], parts[6], json.loads(payload)))
-
-    def commands(self, device=None):
-        return [
-            (name, message)
-            for name, kind, message in self.sent
-            if kind == "upgrade" and device in (None, name)
-        ]
-
-
-class Stage:
-    """A store, engines over it, a product with firmware 1.1.0."""
-
-    def __init__(self, folder, database):
-        self.store = Store(folder, database)
-        self.registry = Registry(self.store, Files(folder / "firmware"))
-        self.engines = []
-        self.engine = self.add_engine()
-        self.link = self.engine.link
-        self.acknowledged = []
-        self.registry.add_product("pk")
-        source = folder / "a.bin"
-        source.write_bytes(b"\xe9 firmware")
-        self.firmware = self.registry.upload("pk", source, "1.1.0")
-
-    def add_engine(self):
-        engine = Engine(self.store, lambda item, key, until: f"http://h/{item.id}", REPLY_S, 0.05)
-        engine.link = Link()
-        engine.start()
-        engine.link_changed(True)
-        self.engines.append(engine)
-        return engine
-
-    def join(self, *names, version="1.0.0"):
-        for name in names:
-            self.registry.add_device("pk", name)
-            self.say(name, "version", {"firmwareVersion": version})
-        self.engine.wait_seen(list(names), WAIT_S)
-
-    def say(self, device, name, data, msg_id="x", code=None, engine=None):
-        message = {"msgId": msg_id, "version": "1.0", "data": data}
-        if code is not None:
-            message["code"] = code
-        self.hear(device, name, json.dumps(message).encode(), engine)
-
-    def hear(self, device, name, payload, engine=None):
-        number = len(self.acknowledged)
-        self.acknowledged.append(False)
-
-        def done():
-            self.acknowledged[number] = True
-
-        topic = f"/sys/pk/{device}/ota/firmware/{name}"
-        (engine or self.engine).received(topic, payload, False, done)
-
-    def command(self, device, count=1):
-        """The msgId of its count-th command."""
-        self.until(lambda: len(self.link.commands(device)) >= count)
-        return self.link.commands(device)[count - 1][1]["msgId"]
-
-    def statuses(self, batch):
-        return {row.device: row.status for row in self.engine.status(batch)}
-
-    def until(self, condition):
-        self.engine.until(condition, WAIT_S)
-
-    def close(self):
-        for engine in self.engines:
-            engine.stop()
-        self.store.close()
-
-
-@pytest.fixture
-def stage(tmp_path, database):
-    stage = Stage(tmp_path, database)
-    yield stage
-    stage.close()
-
+pytest_plugins = "tests.engine_fixtures"
 
 # The data base
 
@@ -760,7 +665,7 @@ def test_a_device_that_one_worker_is_at_waits_for_no_other(shared, held):
 
 def test_while_a_batch_begins_its_product_stays_as_it_is(shared):
     with shared.store.begin() as tx:
-        registry.check_published(tx, registry.find_firmware(tx, shared.firmware))
+        registry.find_to_publish(tx, shared.firmware)
         thread, found = meanwhile(shared, lambda other: other.get(Product, "pk", lock=True))
         thread.join(0.5)
         assert not found

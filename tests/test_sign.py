@@ -428,7 +428,7 @@ def test_file_of_an_earlier_release_is_taken_on(material, tmp_path):
     with sqlite3.connect(folder / "platform.db") as base:
         for table, column in (
             ("products", "signed"), ("firmware", "manifest"), ("firmware", "signature"),
-            ("firmware", "sequence"),
+            ("firmware", "sequence"), ("firmware", "removed"),
         ):  # fmt: skip
             base.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         before_migrations(base)

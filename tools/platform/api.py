@@ -70,9 +70,18 @@ class NewDevice(_New):
     name: _Text = ""
 
 
+class ManyDevices(_New):
+    product: _Text
+    identifiers: Annotated[list[_Text], Field(min_length=1, max_length=PAGE)]
+
+
 class DeviceSecret(_Model):
     identifier: str
     secret: str
+
+
+class NewSecret(DeviceSecret):
+    product: str
 
 
 class DeviceOut(_Model):
@@ -288,9 +297,28 @@ def add_device(platform: Here, new: NewDevice) -> DeviceSecret:
     return {"identifier": new.identifier, "secret": secret}
 
 
+@routes.post("/devices/import", tags=["devices"])
+def add_devices(platform: Here, new: ManyDevices) -> list[DeviceSecret]:
+    """All or none. Those that are there already stay as they are: the call may come again."""
+    return platform.registry.add_devices(new.product, new.identifiers)
+
+
 @routes.get("/devices/{identifier}", tags=["devices"], response_model_exclude_unset=True)
 def get_device(platform: Here, identifier: _Id) -> DeviceOut:
     return platform.registry.device(identifier)
+
+
+@routes.delete("/devices/{identifier}", tags=["devices"])
+def remove_device(platform: Here, identifier: _Id) -> Done:
+    """With its log, and its part of all batches. It does not come in any more."""
+    platform.registry.remove_device(identifier)
+    return {}
+
+
+@routes.post("/devices/{identifier}/secret", tags=["devices"])
+def renew_secret(platform: Here, identifier: _Id) -> NewSecret:
+    """A new one; the one before holds no more."""
+    return platform.registry.renew_secret(identifier)
 
 
 @routes.get("/devices/{identifier}/events", tags=["devices"])
@@ -304,7 +332,7 @@ def list_events(
     return platform.engine.events(identifier, limit, before)
 
 
-@routes.get("/firmware", tags=["firmware"])
+@routes.get("/firmware", tags=["firmware"], response_model_exclude={"removed"})
 def list_firmware(platform: Here, product: _Text = "") -> list[model.Firmware]:
     return platform.registry.firmware(product)
 
@@ -321,6 +349,15 @@ def upload_firmware(
     signature: Annotated[str, Form(max_length=4096)] = "",
 ) -> FirmwareId:
     return take_upload(platform, file, product, version, name, board, manifest, signature)
+
+
+@routes.delete("/firmware/{firmware}", tags=["firmware"])
+def remove_firmware(
+    platform: Here, firmware: Annotated[_Text, Path(description="its id or name")]
+) -> Done:
+    """With its file. Batches that had it keep their history."""
+    platform.registry.remove_firmware(model.id_or_name(firmware))
+    return {}
 
 
 @routes.get("/batches", tags=["batches"])

@@ -126,7 +126,7 @@ class Books:
         """The task that an empty `get` of this device asks for."""
         for task in reversed(self.tasks_of(device)):
             batch = self.batches[task.batch]
-            is_open = task.wave <= batch.wave
+            is_open = task.wave <= batch.wave and not self.target(task).removed
             if is_open and self._in_force(task) and course.waits_for_get(task, batch, now):
                 return task
         return None
@@ -162,7 +162,11 @@ class Books:
 
     def newest(self, product: str, version: str) -> Firmware | None:
         """The last upload of that version."""
-        found = [f for f in self.firmware.values() if (f.product, f.version) == (product, version)]
+        found = [
+            item
+            for item in self.firmware.values()
+            if (item.product, item.version) == (product, version) and not item.removed
+        ]
         return found[-1] if found else None
 
     def knows(self, key: Key) -> bool:

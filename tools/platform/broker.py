@@ -202,6 +202,11 @@ class Broker:
         await _end(*self._connections)
         await _end(asyncio.ensure_future(self._amqtt.shutdown()))
 
+    def show_out(self, client_id: str):
+        """Ends the connection of that client, if there is one. In the event loop."""
+        if client_id in self._inside:
+            self._inside[client_id].transport.abort()
+
     async def _accept(self, reader, writer):
         self._connections[asyncio.current_task()] = writer
         _keep_alive(writer.get_extra_info("socket"))

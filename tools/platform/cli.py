@@ -8,6 +8,7 @@ succeed with 1.
 
 import argparse
 import asyncio
+import csv
 import getpass
 import json
 import os
@@ -27,6 +28,7 @@ from tools.sign.manifest import Signed, SignError
 
 FOLDER = "OTA_PLATFORM"  # the environment variable for --folder
 _WATCH_S = 0.3
+_MANY = 1000  # devices at a time
 _BARS = 40  # at a time: more do not fit onto a screen
 
 _PRODUCTS = {"key": "Product key", "name": "Name", "signed": "Signed alone"}
@@ -135,13 +137,52 @@ def _product_list(options):
 
 def _device_add(options):
     names = {"product": options.product, "identifier": options.identifier}
-    secret = options.client.post("devices", **names, name=options.name)["secret"]
+    _show_settings(options, names | options.client.post("devices", **names, name=options.name))
+
+
+def _show_settings(options, device):
     settings = (
-        f'PRODUCT_KEY = "{options.product}"\n'
-        f'IDENTIFIER = "{options.identifier}"\n'
-        f'DEVICE_SECRET = "{secret}"'
+        f'PRODUCT_KEY = "{device["product"]}"\n'
+        f'IDENTIFIER = "{device["identifier"]}"\n'
+        f'DEVICE_SECRET = "{device["secret"]}"'
     )
-    _show(options, {**names, "secret": secret}, settings)
+    _show(options, device, settings)
+
+
+def _device_import(options):
+    try:
+        lines = sys.stdin if str(options.file) == "-" else options.file.read_text().splitlines()
+        names = [line.strip() for line in lines]
+    except (OSError, ValueError) as error:
+        raise PlatformError(f"{options.file}: {error}") from error
+    names = [name for name in names if name]
+    if not names:
+        raise PlatformError(f"{options.file}: there is no identifier in it")
+    made = []
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    for at in range(0, len(names), _MANY):
+        some = {"product": options.product, "identifiers": names[at : at + _MANY]}
+        rows = [
+            {"product": options.product, **row}
+            for row in options.client.post("devices", "import", **some)
+        ]
+        made += rows
+        if not options.json:
+            out.writerows(row.values() for row in rows)
+    if options.json:
+        print(json.dumps(made))
+
+
+def _device_secret(options):
+    device = options.client.post("devices", options.identifier, "secret")
+    _show_settings(options, device)
+
+
+def _device_remove(options):
+    for identifier in options.identifier:
+        options.client.delete("devices", identifier)
+    text = "\n".join(f"{identifier}: removed" for identifier in options.identifier)
+    _show(options, {"removed": options.identifier}, text)
 
 
 def _device_list(options):
@@ -167,14 +208,14 @@ def _firmware_upload(options):
     _show(options, made, f"firmware {made['id']}: {made['name']}")
 
 
+def _firmware_remove(options):
+    options.client.delete("firmware", options.firmware)
+    _show(options, {"removed": options.firmware}, f"{options.firmware}: removed")
+
+
 def _firmware_list(options):
     rows = options.client.get("firmware", product=options.product)
     _show_table(options, rows, _FIRMWARE)
-
-
-def _id_or_name(text):
-    # No firmware is called by digits alone.
-    return int(text) if text.isdecimal() and len(text) < 19 else text
 
 
 def _upgrade(options):
@@ -182,7 +223,7 @@ def _upgrade(options):
         raise PlatformError("say which devices to upgrade, or --all")
     begun = options.client.post(
         "batches",
-        firmware=_id_or_name(options.firmware),
+        firmware=model.id_or_name(options.firmware),
         devices=options.device or None,
         policy=options.policy,
         timeout_s=options.time_out * 60,
@@ -368,16 +409,25 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _serve_parser(commands)
     _product_parser(commands)
-    device = _group(commands, "device", "add and list devices")
+    device = _group(commands, "device", "add, list and remove devices")
     add = _command(device, "add", "add a device, print its settings for boot.py", _device_add)
     add.add_argument("product")
     add.add_argument("identifier")
     add.add_argument("--name", default="")
+    many = _command(device, "import", "add many, print product,identifier,secret", _device_import)
+    many.add_argument("product")
+    many.add_argument("file", type=Path, help="an identifier a line; - = standard input")
     rows = _command(device, "list", "list devices", _device_list)
     rows.add_argument("--product", default="")
     rows.add_argument("--secrets", action="store_true", help="with their secrets")
     log = _command(device, "log", "what a device said, and what became of it", _device_log)
     log.add_argument("identifier")
+    renew = _command(
+        device, "secret", "a new secret; the one before holds no more", _device_secret
+    )
+    renew.add_argument("identifier")
+    remove = _command(device, "remove", "its log goes, too; it comes in no more", _device_remove)
+    remove.add_argument("identifier", nargs="+")
 
     _firmware_parser(commands)
 
@@ -484,7 +534,7 @@ def _product_parser(commands):
 
 
 def _firmware_parser(commands):
-    firmware = _group(commands, "firmware", "upload and list firmware")
+    firmware = _group(commands, "firmware", "upload, list and remove firmware")
     upload = _command(firmware, "upload", "upload a firmware file", _firmware_upload)
     upload.add_argument("file", type=Path)
     upload.add_argument("--product", required=True)
@@ -496,6 +546,10 @@ def _firmware_parser(commands):
     upload.add_argument("--board", default="", help="signed for; default: the chip of the image")
     rows = _command(firmware, "list", "list firmware", _firmware_list)
     rows.add_argument("--product", default="")
+    remove = _command(
+        firmware, "remove", "its file goes, the history of its batches stays", _firmware_remove
+    )
+    remove.add_argument("firmware", help="name or id")
 
 
 def _group(commands, name, about):

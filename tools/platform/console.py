@@ -330,6 +330,17 @@ def upload(
     return RedirectResponse("/firmware", 303)
 
 
+@routes.post("/firmware/{number}/remove")
+def remove_firmware(ask: Sent, number: _Number):
+    try:
+        ask.platform.registry.remove_firmware(number)
+    except model.NotFound:
+        raise
+    except PlatformError as error:
+        return _firmware_page(ask, {}, str(error), 400)
+    return RedirectResponse("/firmware", 303)
+
+
 # Devices
 
 
@@ -380,10 +391,26 @@ def device(
     identifier: str,
     before: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None,
 ):
-    found = ask.platform.registry.device(_clean(identifier))
-    events = ask.platform.engine.events(found["identifier"], _EVENTS, before)[::-1]
-    page = {"device": found, "events": events, "more": len(events) == _EVENTS}
+    return _device_page(ask, _clean(identifier), before)
+
+
+def _device_page(ask, identifier, before=None, made=None):
+    found = ask.platform.registry.device(identifier)
+    events = ask.platform.engine.events(identifier, _EVENTS, before)[::-1]
+    page = {"device": found, "events": events, "more": len(events) == _EVENTS, "made": made}
     return _show(ask, "device.html", page)
+
+
+@routes.post("/devices/{identifier}/secret")
+def renew_secret(ask: Sent, identifier: str):
+    made = ask.platform.registry.renew_secret(_clean(identifier))
+    return _device_page(ask, identifier, made=made)
+
+
+@routes.post("/devices/{identifier}/remove")
+def remove_device(ask: Sent, identifier: str):
+    ask.platform.registry.remove_device(_clean(identifier))
+    return RedirectResponse("/devices", 303)
 
 
 def _number(text, what):

@@ -164,8 +164,7 @@ class Engine:
         model.check_batch(policy, timeout_s, retries, interval_s, valid_s)
         rollout.check(shares, failures)
         with self._store.begin() as tx:
-            target, now = registry.find_firmware(tx, firmware), time.time()
-            registry.check_published(tx, target)
+            target, now = registry.find_to_publish(tx, firmware), time.time()
             batch = Batch(
                 id=0,
                 firmware=target.id,

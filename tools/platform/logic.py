@@ -91,6 +91,8 @@ class Upgrades:
             raise PlatformError(f"device {task.identifier} is {task.status}, it did not fail")
         if batch.aborted or now >= batch.ends:
             raise PlatformError(f"batch {batch.id} is over: upgrade the device by a new one")
+        if self.books.target(task).removed:
+            raise PlatformError(f"the firmware of batch {batch.id} was removed")
         reason = self.books.left_out(device, self.books.target(task))
         if reason:
             raise PlatformError(f"device {task.identifier}: {reason}")

@@ -92,7 +92,8 @@ class Device:
 class Firmware:
     """
     file: its name, as uploaded; size: bytes; sign: MD5 of the file as it is, hex; manifest,
-    signature: as in a command, "" = not signed; sequence: that of the manifest.
+    signature: as in a command, "" = not signed; sequence: that of the manifest; removed: the file
+    is gone, what was done with it is not.
     """
 
     id: int
@@ -106,6 +107,7 @@ class Firmware:
     manifest: str = ""
     signature: str = ""
     sequence: int = 0
+    removed: bool = False
 
 
 @dataclass
@@ -212,6 +214,11 @@ def same(one: str, other: str) -> bool:
     """Compares secrets in a time that does not tell how much of them fits."""
     both = (text.encode(errors="surrogatepass") for text in (one, other))
     return hmac.compare_digest(*both)
+
+
+def id_or_name(text: str) -> int | str:
+    """Which firmware is meant: none is called by digits alone."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else text
 
 
 def check_id(value: str, what: str) -> str:

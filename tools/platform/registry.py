@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,11 +36,18 @@ _devices, _firmware, _batches, _tasks = (
 class Registry:
     """
     files: where firmware files go; key: signs what is uploaded, and what was signed elsewhere must
-    be signed with it, None = nothing is signed here. Its calls may be made from any thread.
+    be signed with it, None = nothing is signed here; show_out: called with the identifier of a
+    device whose secret holds no more. Its calls may be made from any thread.
     """
 
-    def __init__(self, store: Store, files: Files, key: PrivateKey | None = None):
-        self._store, self._files, self._key = store, files, key
+    def __init__(
+        self,
+        store: Store,
+        files: Files,
+        key: PrivateKey | None,
+        show_out: Callable[[str], None],
+    ):
+        self._store, self._files, self._key, self._show_out = store, files, key, show_out
 
     # Products
 
@@ -64,19 +72,8 @@ class Registry:
         """
         with self._store.begin() as tx:
             product = _product(tx, key, lock=True)
-            query = (
-                sa.select(_tasks.c.batch)
-                .join(_batches, _batches.c.id == _tasks.c.batch)
-                .join(_firmware, _firmware.c.id == _batches.c.firmware)
-                .where(_firmware.c.product == key, _firmware.c.signature == "")
-                .where(_tasks.c.status.not_in(AT_REST))
-                .limit(1)
-            )
-            batch = tx.scalar(query)
-            if batch is not None:
-                raise PlatformError(
-                    f"batch {batch} runs with firmware that is not signed: abort it first"
-                )
+            unsigned = _firmware.c.product == key, _firmware.c.signature == ""
+            _check_rest(tx, "with firmware that is not signed", *unsigned)
             product.signed = True
             tx.update([product])
 
@@ -96,9 +93,56 @@ class Registry:
                 _product(tx, product)
                 tx.insert([device])
         except IntegrityError as error:
-            # Of another product too: it is the MQTT client id, by which a broker knows one client.
-            raise PlatformError(f"device {identifier} exists already") from error
+            raise PlatformError(_exists(identifier)) from error
         return device.secret
+
+    def add_devices(self, product: str, identifiers: list[str]) -> list[dict]:
+        """
+        Many at once, all or none. Those that the product has already stay as they are, so that the
+        same call may come again. Returns identifier and secret of each. Raises PlatformError.
+        """
+        for identifier in identifiers:
+            model.check_id(identifier, "identifier")
+        try:
+            with self._store.begin() as tx:
+                _product(tx, product)
+                known = {device.identifier: device for device in tx.devices_named(identifiers)}
+                for device in known.values():
+                    if device.product != product:
+                        raise PlatformError(_exists(device.identifier))
+                new = {
+                    name: Device(product, name, secrets.token_hex(16), name[: model.NAME_MAX])
+                    for name in identifiers
+                    if name not in known
+                }
+                tx.insert(list(new.values()))
+        except IntegrityError as error:
+            raise PlatformError("somebody adds the same devices: try again") from error
+        found = known | new
+        return [{"identifier": name, "secret": found[name].secret} for name in identifiers]
+
+    def renew_secret(self, identifier: str) -> dict:
+        """
+        A new secret; the one before holds no more, and who is connected with it is shown out.
+        Returns product, identifier and secret. Raises PlatformError.
+        """
+        with self._store.begin() as tx:
+            device = _locked(tx, identifier)
+            device.secret = secrets.token_hex(16)
+            tx.update([device])
+        self._show_out(identifier)
+        return {"product": device.product, "identifier": identifier, "secret": device.secret}
+
+    def remove_device(self, identifier: str):
+        """
+        With its log, and its part of all batches. It does not come in any more; the firmware that
+        it has stays as it is. Raises PlatformError.
+        """
+        with self._store.begin() as tx:
+            device = _locked(tx, identifier)
+            tx.forget_device(device.key)
+            tx.delete(Device, _devices.c.identifier == identifier)
+        self._show_out(identifier)
 
     def devices(
         self, product: str = "", secrets: bool = False, after: str = "", limit: int = PAGE
@@ -131,7 +175,9 @@ class Registry:
 
     def firmware(self, product: str = "") -> list[dict]:
         """product: "" = all."""
-        where = [_firmware.c.product == product] if product else []
+        where = [~_firmware.c.removed]
+        if product:
+            where.append(_firmware.c.product == product)
         with self._store.begin() as tx:
             return [asdict(item) for item in tx.find(Firmware, *where)]
 
@@ -189,14 +235,34 @@ class Registry:
         finally:
             shutil.rmtree(coming, ignore_errors=True)
 
+    def remove_firmware(self, firmware: int | str):
+        """
+        With its file, by id (int) or name (str). Batches that had it keep their history. Raises
+        PlatformError, also while one is In Progress.
+        """
+        with self._store.begin() as tx:
+            found = find_firmware(tx, firmware)
+            _product(tx, found.product, lock=True)
+            found = find_firmware(tx, found.id)  # now nobody else removes it, or begins a batch
+            _check_rest(tx, "with it", _firmware.c.id == found.id)
+            # Its name is free again.
+            mark = f" (removed, {found.id})"
+            found.name = found.name[: model.NAME_MAX - len(mark)] + mark
+            found.removed = True
+            tx.update([found])
+        shutil.rmtree(self._files.folder / str(found.id), ignore_errors=True)
+
     def _check_room(self, tx, product, name):
         # The lock makes numbers and sequences of one product follow each other.
         _product(tx, product, lock=True)
         if tx.count(Firmware, _firmware.c.name == name):
             raise PlatformError(f"firmware {name} exists already: choose another name")
-        if tx.count(Firmware, _firmware.c.product == product) >= model.FILES_MAX:
+        if tx.count(Firmware, _firmware.c.product == product, ~_firmware.c.removed) >= (
+            model.FILES_MAX
+        ):
             raise PlatformError(
-                f"product {product} has {model.FILES_MAX} firmware files, the most possible"
+                f"product {product} has {model.FILES_MAX} firmware files, the most possible: "
+                "remove one"
             )
 
     def _sign(self, tx, firmware, found, path, signed, board):
@@ -258,21 +324,49 @@ def find_devices(tx: Transaction, product: str, identifiers: list[str] | None) -
 def find_firmware(tx: Transaction, firmware: int | str) -> Firmware:
     """By id (int) or name (str). Raises NotFound."""
     column = _firmware.c.id if type(firmware) is int else _firmware.c.name
-    for item in tx.find(Firmware, column == firmware):
+    for item in tx.find(Firmware, column == firmware, ~_firmware.c.removed):
         return item
     raise NotFound(f"no firmware {firmware}")
 
 
-def check_published(tx: Transaction, firmware: Firmware):
+def find_to_publish(tx: Transaction, firmware: int | str) -> Firmware:
     """
-    Raises PlatformError when this one may not be published for its product; locks that, so that
-    nobody decides otherwise meanwhile.
+    As find_firmware. Raises PlatformError when this one may not be published for its product;
+    locks that, so that nobody decides otherwise meanwhile.
     """
-    if _product(tx, firmware.product, lock=True).signed and not firmware.signature:
+    product = _product(tx, find_firmware(tx, firmware).product, lock=True)
+    found = find_firmware(tx, firmware)
+    if product.signed and not found.signature:
         raise PlatformError(
-            f"firmware {firmware.name} is not signed, and product {firmware.product} takes "
-            "signed firmware alone: upload it again with --manifest, or serve --signing-key"
+            f"firmware {found.name} is not signed, and product {product.key} takes signed "
+            "firmware alone: upload it again with --manifest, or serve --signing-key"
         )
+    return found
+
+
+def _check_rest(tx, what, *where):
+    # Raises PlatformError while a batch with such firmware is In Progress.
+    query = (
+        sa.select(_tasks.c.batch)
+        .join(_batches, _batches.c.id == _tasks.c.batch)
+        .join(_firmware, _firmware.c.id == _batches.c.firmware)
+        .where(*where, _tasks.c.status.not_in(AT_REST))
+        .limit(1)
+    )
+    batch = tx.scalar(query)
+    if batch is not None:
+        raise PlatformError(f"batch {batch} runs {what}: abort it first, or wait")
+
+
+def _locked(tx, identifier) -> Device:
+    for device in tx.devices_named([identifier]):
+        return device
+    raise NotFound(f"no device {identifier}")
+
+
+def _exists(identifier):
+    # Of another product too: it is the MQTT client id, by which a broker knows one client.
+    return f"device {identifier} exists already"
 
 
 def _product(tx, key, lock=False) -> Product:

@@ -97,7 +97,8 @@ class Platform:
                 self._signer = Signer(tx.setting("url_key", secrets.token_hex(32)))
             self.files.signer = self._signer
             self.files.tidy()
-            self.registry = Registry(self._store, self.files, self._key)
+            self._loop = asyncio.get_running_loop()
+            self.registry = Registry(self._store, self.files, self._key, self._show_out)
             self.access = Access(self._store)
             tick_s = min(_TICK_S, self._reply_s / 4)
             self.engine = Engine(self._store, self._url_of, self._reply_s, tick_s, self._events)
@@ -181,6 +182,11 @@ class Platform:
         if client_id == self._login[0]:
             return user == self._login[1] and same(password, self._login[2])
         return self.registry.may_log_in(client_id, user, password)
+
+    def _show_out(self, identifier):
+        # A broker outside asks who it knows by itself.
+        if self._broker:
+            self._loop.call_soon_threadsafe(self._broker.show_out, identifier)
 
     def _may_use(self, client_id, user, topic):
         return client_id == self._login[0] or rights.may(user, topic)

@@ -226,6 +226,12 @@ class Transaction:
             query = query.where(_events.c.id < before)
         return [dict(row) for row in self._connection.execute(query).mappings()][::-1]
 
+    def forget_device(self, key: Key) -> None:
+        """All that is known of it, but the device itself, which is locked."""
+        for table in (_tasks, _events):
+            mine = table.c.product == key[0], table.c.identifier == key[1]
+            self._connection.execute(sa.delete(table).where(*mine))
+
     def forget_events(self, keep: int) -> int:
         """Of all lines the newest stay. Returns how many went."""
         newest = sa.select(sa.func.max(_events.c.id)).scalar_subquery()
@@ -408,7 +414,7 @@ class Ledger(Books):
 
     def newest(self, product: str, version: str) -> Firmware | None:
         table = tables.firmware
-        where = table.c.product == product, table.c.version == version
+        where = table.c.product == product, table.c.version == version, ~table.c.removed
         found = self._transaction.find(Firmware, *where, order=[table.c.id.desc()], limit=1)
         return found[0] if found else None
 

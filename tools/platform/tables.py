@@ -49,6 +49,7 @@ firmware = sa.Table(
     _column("manifest", _text, server_default=""),
     _column("signature", _text, server_default=""),
     _column("sequence", _number, server_default=sa.text("0")),
+    _column("removed", sa.Boolean, server_default=sa.false()),
 )
 batches = sa.Table(
     "batches",
