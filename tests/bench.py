@@ -79,6 +79,10 @@ class Bench:
         self.platform = self._platform(**ports)
         self._reach()
 
+    def release(self) -> None:
+        """No brake on downloads any more."""
+        self.platform.platform.files.throttle = None
+
     def device(
         self,
         image: Path,

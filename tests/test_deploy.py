@@ -21,7 +21,7 @@ from serial.rfc2217 import PortManager
 from tests.boards import PROMPT, WAIT_S, mpremote
 from tools.deploy import files
 from tools.deploy.board import Board, _problems, probe
-from tools.deploy.line import Line, LineError, _answer_in
+from tools.deploy.line import Line, LineError, _answer_in, _why
 from tools.device.device import Device
 from tools.device.layout import OTA_4MIB
 from tools.image import cli as image_cli
@@ -296,6 +296,13 @@ def test_a_port_where_nobody_answers(tmp_path):
     finally:
         os.close(master)
         os.close(slave)
+
+
+def test_no_board_at_all():
+    # Not tried here: there may be one, with a program that somebody needs.
+    assert _why("mpremote: no device found\r\n").startswith(
+        "there is no board on USB: plug one in"
+    )
 
 
 # boot.py

@@ -19,8 +19,8 @@ from tools.platform.local import LocalPlatform
 
 
 @pytest.fixture
-def platform(tmp_path):
-    with LocalPlatform(tmp_path, reply_s=0.5) as platform:
+def platform(tmp_path, request):
+    with LocalPlatform(tmp_path, **getattr(request, "param", {})) as platform:
         yield platform
 
 
@@ -65,7 +65,8 @@ def test_from_a_product_to_a_version(platform, run, tmp_path):
     assert [row["secret"] for row in run("device", "list", "--secrets", "--json")][0] == secret
     upload = ("firmware", "upload", str(source), "--product", "pk", "--version", "1.1.0")
     assert run(*upload, "--name", "first", "--json") == {"id": 1, "name": "first"}
-    assert run("firmware", "list", "--json")[0]["size"] == 1000
+    (listed,) = run("firmware", "list", "--json")
+    assert listed["size"] == 1000 and "removed" not in listed
 
     player = Player(platform.mqtt_port, "d1", secret)
     assert player.ready() == "subscribed"
@@ -128,6 +129,7 @@ def test_what_is_removed(platform, run, tmp_path):
     assert run("firmware", "list", "--json") == []
 
 
+@pytest.mark.parametrize("platform", [{"reply_s": 2.0}], indirect=True)
 def test_a_watched_upgrade_that_fails_ends_with_1(platform, run, tmp_path):
     player = furnish(platform, tmp_path)
     text = run("upgrade", "1", "--all", "--watch", "--json", status=1)

@@ -93,6 +93,24 @@ def test_of_all_logs_the_newest_lines_stay(stage):
     assert [line["text"] for line in before] == ["1.16", "1.17"]
 
 
+def test_nobody_pushes_the_lines_of_others_out(stage, monkeypatch):
+    for name, value in (("_OWN_MAX", 20), ("_OWN_LOOK", 10)):
+        monkeypatch.setattr(engine_module, name, value)
+    stage.join("quiet", "loud")
+    for number in range(100):
+        stage.say("loud", "version", {"firmwareVersion": f"1.{number}"})
+    stage.until(lambda: all(stage.acknowledged))
+    texts = [line["text"] for line in stage.engine.events("loud")]
+    assert texts == [f"1.{number}" for number in range(100 - len(texts), 100)]
+    assert 20 <= len(texts) < 20 + 10 + engine_module._GROUP
+    assert len(texts) < 100
+    assert [line["text"] for line in stage.engine.events("quiet")] == ["1.0.0"]
+    monkeypatch.setattr(engine_module, "_WRITERS_MAX", 0)
+    stage.say("loud", "version", {"firmwareVersion": "2"})
+    stage.until(lambda: stage.acknowledged[-1])
+    assert len(stage.engine._written) <= 1
+
+
 # Messages
 
 

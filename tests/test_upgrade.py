@@ -103,7 +103,7 @@ def test_silent_upgrade_without_a_word_begins_at_the_next_start(bench, images):
 
 
 def test_same_command_delivered_twice_starts_one_upgrade_and_is_answered_twice(make_bench, images):
-    bench = make_bench(throttle=400_000)
+    bench = make_bench(throttle=60_000)
     image = images("1.1.0")
     bench.device(images("1.0.0"))
     url = bench.platform.url_of(bench.platform.upload("pk1", image, "1.1.0"))
@@ -111,6 +111,8 @@ def test_same_command_delivered_twice_starts_one_upgrade_and_is_answered_twice(m
     bench.say(command)
     bench.hear("upgrade_reply", "200")
     bench.say(command)
+    bench.hear("upgrade_reply", "200", after=1)
+    bench.release()
     bench.hear("version", "1.1.0")
     bench.hear("progress", "succeeded 100")
     assert bench.heard("upgrade_reply") == ["200", "200"]
@@ -153,24 +155,26 @@ def test_command_sent_while_the_device_is_off_is_fetched_when_it_comes(
 
 
 def test_platform_restarts_in_the_middle_of_a_download(make_bench, images):
-    bench = make_bench(throttle=150_000)
+    bench = make_bench(throttle=60_000)
     device = bench.device(images("1.0.0"))
     batch = bench.offer(images("1.1.0"), "1.1.0")
     until(lambda: in_flash(device, "ota_1", images("1.1.0")) > 65536)
     bench.restart_platform()
+    bench.release()
     assert bench.result(batch) == succeeded("1.1.0")
     assert len(device.boots) == 2
     assert bench.platform.access_log[0].start > 0
 
 
 def test_wifi_goes_away_and_comes_back(make_bench, images):
-    bench = make_bench(throttle=150_000)
+    bench = make_bench(throttle=60_000)
     device = bench.device(images("1.0.0"))
     batch = bench.offer(images("1.1.0"), "1.1.0")
     until(lambda: in_flash(device, "ota_1", images("1.1.0")) > 65536)
     wires = len(bench.wire.connections)
     device.link(False)
     until(lambda: len(bench.wire.connections) > wires)
+    bench.release()
     device.link(True)
     assert bench.result(batch) == succeeded("1.1.0")
     assert len(device.boots) == 2
@@ -178,7 +182,7 @@ def test_wifi_goes_away_and_comes_back(make_bench, images):
 
 
 def test_second_command_during_a_download_waits_for_nothing(make_bench, images):
-    bench = make_bench(throttle=150_000)
+    bench = make_bench(throttle=60_000)
     bench.device(images("1.0.0"))
     batch = bench.offer(images("1.1.0"), "1.1.0")
     bench.hear("progress", "downloading 0")
@@ -188,6 +192,7 @@ def test_second_command_during_a_download_waits_for_nothing(make_bench, images):
     command["data"]["firmwareVersion"] = "1.1.0"
     bench.say(json.dumps(command))
     bench.hear("upgrade_reply", "200", after=2)
+    bench.release()
     assert bench.result(batch) == succeeded("1.1.0")
     assert len(bench.platform.access_log) == 1
 

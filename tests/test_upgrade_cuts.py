@@ -58,7 +58,7 @@ def check_end(bench, device, batch, image) -> None:
 
 
 def test_whole_image_with_three_cuts_of_the_connection_and_two_of_the_power(make_bench, images):
-    bench = make_bench(throttle=600_000)  # a cut has half a second, also on a busy machine
+    bench = make_bench(throttle=400_000)  # a cut has its time, also on a busy machine
     image = images(NEW, size=WHOLE)
     device = bench.device(images("1.0.0", size=WHOLE))
     batch = bench.offer(image, NEW)
@@ -72,6 +72,7 @@ def test_whole_image_with_three_cuts_of_the_connection_and_two_of_the_power(make
     ):
         download.reaches(at)
         cut()
+    bench.release()
     check_end(bench, device, batch, image)
     download.check()
     assert [label for label, _ in device.boots] == ["ota_0"] * 3 + ["ota_1"]
@@ -79,7 +80,7 @@ def test_whole_image_with_three_cuts_of_the_connection_and_two_of_the_power(make
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_power_and_connection_cut_into_either_slot(make_bench, images, generation):
-    bench = make_bench(throttle=400_000)
+    bench = make_bench(throttle=100_000)
     image = images(NEW)
     device = bench.device(images("1.0.0"), generation=generation)
     batch = bench.offer(image, NEW)
@@ -88,13 +89,14 @@ def test_power_and_connection_cut_into_either_slot(make_bench, images, generatio
     download.cut_power()
     download.reaches(2 * UNIT + 3 * BLOCK)
     download.cut_connection()
+    bench.release()
     check_end(bench, device, batch, image)
     download.check()
 
 
 @pytest.mark.parametrize("spoilt", [0, UNIT + 5])
 def test_slot_that_changed_while_the_power_was_away_is_written_anew(make_bench, images, spoilt):
-    bench = make_bench(throttle=400_000)
+    bench = make_bench(throttle=100_000)
     image = images(NEW)
     device = bench.device(images("1.0.0"))
     batch = bench.offer(image, NEW)
@@ -103,6 +105,7 @@ def test_slot_that_changed_while_the_power_was_away_is_written_anew(make_bench, 
     content = bytearray(device.slot_bytes("ota_1", spoilt + 1))
     content[spoilt] ^= 0x10
     device.load("ota_1", bytes(content))
+    bench.release()
     device.start()
     check_end(bench, device, batch, image)
     assert [access.start > 0 for access in bench.platform.access_log] == [False, True, False]

@@ -13,6 +13,7 @@ import queue
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
@@ -29,6 +30,10 @@ from tools.platform.store import Ledger, Store
 
 PAGE = registry.PAGE
 EVENTS_MAX = 1_000_000  # lines of all logs, the oldest go
+
+_OWN_MAX = 1000  # lines of one device, likewise; it may have _OWN_LOOK more
+_OWN_LOOK = 100  # lines of a device between two looks at how many it has
+_WRITERS_MAX = 20_000  # devices whose lines are counted
 
 _GROUP = 200  # messages in one transaction
 _INBOX = 20_000  # messages that wait; more are not acknowledged, so the broker keeps them
@@ -127,6 +132,7 @@ class Engine:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._changes = 0  # of the link
+        self._written: Counter[Key] = Counter()  # lines of each device since the last look
         self._granted = 0  # after that change, who is waited for got time for what comes late
 
     def start(self):
@@ -525,6 +531,23 @@ class Engine:
     def _save(self, tx, wanted):
         tx.update(wanted.records.values())
         tx.log(wanted.lines)
+        for key in self._many_lines(wanted.lines):
+            tx.forget_events_of(key, _OWN_MAX)
+
+    def _many_lines(self, lines):
+        # Who has written much, so that nobody pushes the lines of others out. Counted roughly: by
+        # several threads, and of a transaction that may come again.
+        if len(self._written) > _WRITERS_MAX:
+            self._written.clear()
+        self._written.update((line["product"], line["identifier"]) for line in lines)
+        many = {
+            (line["product"], line["identifier"])
+            for line in lines
+            if self._written[line["product"], line["identifier"]] >= _OWN_LOOK
+        }
+        for key in many:
+            del self._written[key]
+        return many
 
     def _send(self, wanted):
         for message in wanted.messages:

@@ -232,6 +232,13 @@ class Transaction:
             mine = table.c.product == key[0], table.c.identifier == key[1]
             self._connection.execute(sa.delete(table).where(*mine))
 
+    def forget_events_of(self, key: Key, keep: int) -> None:
+        """Of one device the newest lines stay."""
+        mine = _events.c.product == key[0], _events.c.identifier == key[1]
+        newest = sa.select(_events.c.id).where(*mine).order_by(_events.c.id.desc())
+        oldest = newest.limit(1).offset(keep).scalar_subquery()
+        self._connection.execute(sa.delete(_events).where(*mine, _events.c.id <= oldest))
+
     def forget_events(self, keep: int) -> int:
         """Of all lines the newest stay. Returns how many went."""
         newest = sa.select(sa.func.max(_events.c.id)).scalar_subquery()
