@@ -135,6 +135,8 @@ def _why(said):
     # The last line that mpremote or the board said; words for the usual ones.
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     last = lines[-1] if lines else "no answer"
+    if "no device found" in said:
+        return "there is no board on USB: plug one in, or say where it is by --port"
     if "could not enter raw repl" in said or last == "no answer":
         return "no MicroPython answers there: is it the right port, is the board on?"
     if "failed to access" in said or "could not open port" in said:

@@ -76,12 +76,9 @@ class ManyDevices(_New):
 
 
 class DeviceSecret(_Model):
+    product: str
     identifier: str
     secret: str
-
-
-class NewSecret(DeviceSecret):
-    product: str
 
 
 class DeviceOut(_Model):
@@ -294,7 +291,7 @@ def list_devices(
 @routes.post("/devices", tags=["devices"])
 def add_device(platform: Here, new: NewDevice) -> DeviceSecret:
     secret = platform.registry.add_device(new.product, new.identifier, new.name)
-    return {"identifier": new.identifier, "secret": secret}
+    return {"product": new.product, "identifier": new.identifier, "secret": secret}
 
 
 @routes.post("/devices/import", tags=["devices"])
@@ -316,7 +313,7 @@ def remove_device(platform: Here, identifier: _Id) -> Done:
 
 
 @routes.post("/devices/{identifier}/secret", tags=["devices"])
-def renew_secret(platform: Here, identifier: _Id) -> NewSecret:
+def renew_secret(platform: Here, identifier: _Id) -> DeviceSecret:
     """A new one; the one before holds no more."""
     return platform.registry.renew_secret(identifier)
 
@@ -332,7 +329,7 @@ def list_events(
     return platform.engine.events(identifier, limit, before)
 
 
-@routes.get("/firmware", tags=["firmware"], response_model_exclude={"removed"})
+@routes.get("/firmware", tags=["firmware"], response_model_exclude={"__all__": {"removed"}})
 def list_firmware(platform: Here, product: _Text = "") -> list[model.Firmware]:
     return platform.registry.firmware(product)
 

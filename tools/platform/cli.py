@@ -136,8 +136,12 @@ def _product_list(options):
 
 
 def _device_add(options):
-    names = {"product": options.product, "identifier": options.identifier}
-    _show_settings(options, names | options.client.post("devices", **names, name=options.name))
+    device = {
+        "product": options.product,
+        "identifier": options.identifier,
+        "name": options.name,
+    }
+    _show_settings(options, options.client.post("devices", **device))
 
 
 def _show_settings(options, device):
@@ -162,13 +166,10 @@ def _device_import(options):
     out = csv.writer(sys.stdout, lineterminator="\n")
     for at in range(0, len(names), _MANY):
         some = {"product": options.product, "identifiers": names[at : at + _MANY]}
-        rows = [
-            {"product": options.product, **row}
-            for row in options.client.post("devices", "import", **some)
-        ]
+        rows = options.client.post("devices", "import", **some)
         made += rows
         if not options.json:
-            out.writerows(row.values() for row in rows)
+            out.writerows((row["product"], row["identifier"], row["secret"]) for row in rows)
     if options.json:
         print(json.dumps(made))
 

@@ -99,7 +99,8 @@ class Registry:
     def add_devices(self, product: str, identifiers: list[str]) -> list[dict]:
         """
         Many at once, all or none. Those that the product has already stay as they are, so that the
-        same call may come again. Returns identifier and secret of each. Raises PlatformError.
+        same call may come again. Returns product, identifier and secret of each. Raises
+        PlatformError.
         """
         for identifier in identifiers:
             model.check_id(identifier, "identifier")
@@ -119,7 +120,7 @@ class Registry:
         except IntegrityError as error:
             raise PlatformError("somebody adds the same devices: try again") from error
         found = known | new
-        return [{"identifier": name, "secret": found[name].secret} for name in identifiers]
+        return [_login(found[name]) for name in identifiers]
 
     def renew_secret(self, identifier: str) -> dict:
         """
@@ -131,7 +132,7 @@ class Registry:
             device.secret = secrets.token_hex(16)
             tx.update([device])
         self._show_out(identifier)
-        return {"product": device.product, "identifier": identifier, "secret": device.secret}
+        return _login(device)
 
     def remove_device(self, identifier: str):
         """
@@ -374,6 +375,14 @@ def _product(tx, key, lock=False) -> Product:
     if found is None:
         raise NotFound(f"no product {key}")
     return found
+
+
+def _login(device):
+    return {
+        "product": device.product,
+        "identifier": device.identifier,
+        "secret": device.secret,
+    }
 
 
 def _without_secret(row):

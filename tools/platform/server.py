@@ -5,6 +5,7 @@ One event loop has the embedded broker and the web server, the engine a thread o
 """
 
 import asyncio
+import errno
 import json
 import os
 import secrets
@@ -107,7 +108,9 @@ class Platform:
             self._write_api_file()
         except OSError as error:
             await self.stop()
-            raise PlatformError(f"cannot start: {error}") from error
+            taken = error.errno == errno.EADDRINUSE
+            hint = ": --mqtt-port or --http-port names another, 0 any free one" if taken else ""
+            raise PlatformError(f"cannot start: {error}{hint}") from error
         except BaseException:
             await self.stop()
             raise
