@@ -120,7 +120,7 @@ def test_abort_while_it_runs(page, bench, images):
 def test_on_a_phone_and_by_keyboard(page, bench):
     bench.platform.add_device(PRODUCT, "d" * 64)
     page.set_viewport_size({"width": 360, "height": 640})
-    for path in ("/", "/firmware", "/devices", "/batches/new"):
+    for path in ("/", "/firmware", "/devices", "/devices/" + "d" * 64, "/batches/new"):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
         fields = page.locator("input:visible, select:visible, textarea:visible, button:visible")
