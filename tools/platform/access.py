@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections import deque
+from functools import cached_property
 
 from pwdlib import PasswordHash
 from sqlalchemy.exc import IntegrityError
@@ -46,10 +47,13 @@ class Access:
     def __init__(self, store: Store):
         self._store = store
         self._hasher = PasswordHash.recommended()
-        # What is compared with when there is no such operator, so that the time does not tell.
-        self._nobody = self._hasher.hash(secrets.token_hex())
         self._attempts: dict[tuple[str, str], deque[float]] = {}  # by name, or _ANY, and address
         self._lock = threading.Lock()
+
+    @cached_property
+    def _nobody(self):
+        # What is compared with when there is no such operator, so that the time does not tell.
+        return self._hasher.hash(secrets.token_hex())
 
     # Operators
 
@@ -114,7 +118,8 @@ class Access:
             operator = tx.get(Operator, name) if name.isprintable() else None
         name, address = name[:PASSWORD_MAX], _network(address)
         self._count_attempt(name, address)
-        hashed = operator.password if operator else self._nobody
+        nobody = self._nobody  # the first login takes longer, whoever it is
+        hashed = operator.password if operator else nobody
         if not self._hasher.verify(password[:PASSWORD_MAX], hashed) or operator is None:
             raise Denied("the name or the password is wrong")
         with self._store.begin() as tx:
