@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -28,6 +29,21 @@ def platform(tmp_path):
         platform.upgrade(1)
         platform.add_device("pk", "d2")
         yield platform
+
+
+def test_firmware_is_removed_by_whatever_name(platform, tmp_path):
+    base, token = found(platform)
+    headers = {"Authorization": f"Bearer {token}"}
+    source = tmp_path / "b.bin"
+    source.write_bytes(b"\xe9")
+    for name in ("a/b", "50 %", "\u00e9 ?#"):
+        platform.upload("pk", source, "2", name)
+        url = base + "firmware/" + quote(name, safe="")
+        assert httpx.delete(url, headers=headers).json() == {"done": True}
+        assert httpx.delete(url, headers=headers).status_code == 404
+    refused = httpx.delete(base + "firmware/1", headers=headers)
+    assert (refused.status_code, "abort it first" in refused.json()["error"]) == (400, True)
+    assert httpx.delete(base + "firmware/1").status_code == 401
 
 
 def found(platform):

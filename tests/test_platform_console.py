@@ -373,6 +373,9 @@ def test_firmware_and_devices_are_removed(furnished, browser):
     made = browser.send("/devices/d1/secret")
     after = registry.devices(secrets=True)[0]["secret"]
     assert (before in made.text, after in made.text, before != after) == (False, True, True)
+    refused = browser.send("/devices/d1/remove")
+    assert (refused.status_code, "abort it first" in refused.text) == (400, True)
+    furnished.abort(batch)
     assert browser.send("/devices/d1/remove").headers["Location"] == "/devices"
     assert (registry.devices(), furnished.status(batch)) == ([], [])
     assert browser.send("/firmware/1/remove").headers["Location"] == "/firmware"

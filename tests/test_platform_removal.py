@@ -57,7 +57,7 @@ def test_a_long_name_makes_room_for_its_mark(stage):
 def test_firmware_of_a_batch_in_progress_stays(stage):
     stage.join("d1")
     batch = stage.engine.upgrade(stage.firmware)["batch"]
-    with pytest.raises(PlatformError, match=f"batch {batch} runs with it: abort it first"):
+    with pytest.raises(PlatformError, match=f"batch {batch} runs with firmware pk-1.1.0: abort"):
         stage.registry.remove_firmware(stage.firmware)
     assert stage.registry.firmware() and (stage.folder / "firmware" / "1" / "a.bin").exists()
 
@@ -132,38 +132,53 @@ def test_a_new_secret_takes_the_place_of_the_old_one(stage):
 def test_a_removed_device_leaves_nothing(stage):
     stage.join("d1", "d2")
     secret = stage.registry.devices(secrets=True)[0]["secret"]
-    batch = stage.engine.upgrade(stage.firmware)["batch"]
-    stage.command("d1")
+    batches = upgraded(stage), upgraded(stage, "d2")
     stage.registry.remove_device("d1")
     assert stage.shown_out == ["d1"]
     assert not stage.registry.may_log_in("d1", "pk&d1", secret)
-    assert list(stage.statuses(batch)) == ["d2"]
+    assert [stage.statuses(batch) for batch in batches] == [{}, {"d2": "Succeeded"}]
+    assert stage.engine.batch(batches[0])["state"] == "Completed"
     for ask in (stage.registry.device, stage.registry.remove_device, stage.engine.events):
         with pytest.raises(NotFound, match="no device d1"):
             ask("d1")
-    # What it says now, nobody hears; and the batch ends without it.
-    stage.say("d1", "version", {"firmwareVersion": "1.1.0"})
-    stage.say("d2", "version", {"firmwareVersion": "1.1.0"})
-    stage.engine.wait(batch, WAIT_S)
-    assert all(stage.acknowledged)
+    stage.say("d1", "version", {"firmwareVersion": "1.1.0"})  # nobody hears it
+    stage.until(lambda: all(stage.acknowledged))
     stage.registry.add_device("pk", "d1")
     assert stage.registry.device("d1")["seen"] is None
     assert stage.engine.events("d1") == []
 
 
-def test_a_device_is_removed_while_it_is_upgraded(stage):
-    # Whoever is first: no deadlock, and nothing of it is left.
-    names = [f"d{number}" for number in range(20)]
+def test_a_failure_is_not_removed_from_a_batch_in_progress(stage):
+    stage.join("d1", "d2")
+    batch = stage.engine.upgrade(stage.firmware)["batch"]
+    stage.say("d1", "upgrade_reply", {"message": "no"}, stage.command("d1"), 410)
+    stage.until(lambda: stage.statuses(batch)["d1"] == "Failed")
+    with pytest.raises(PlatformError, match=f"batch {batch} runs with device d1: abort it first"):
+        stage.registry.remove_device("d1")
+    stage.command("d2")
+    stage.engine.abort(batch)  # d2 may still run: that keeps nobody
+    stage.registry.remove_device("d1")
+    assert list(stage.statuses(batch)) == ["d2"]
+
+
+def test_devices_are_removed_as_soon_as_they_can_be(stage):
+    # While their batch is being worked at: no deadlock, and nothing of them is left.
+    names = sorted(f"d{number}" for number in range(20))
     stage.join(*names)
     batch = stage.engine.upgrade(stage.firmware)["batch"]
-    failed = []
+    tries, failed = [], []
 
     def remove():
-        try:
-            for name in names[::2]:
-                stage.registry.remove_device(name)
-        except Exception as error:
-            failed.append(error)
+        for name in names[::2]:
+            while True:
+                try:
+                    tries.append(name)
+                    stage.registry.remove_device(name)
+                    break
+                except PlatformError as error:
+                    if "abort it first" not in str(error):
+                        failed.append(error)
+                        return
 
     thread = threading.Thread(target=remove)
     thread.start()
@@ -171,9 +186,9 @@ def test_a_device_is_removed_while_it_is_upgraded(stage):
         stage.say(name, "upgrade_reply", {}, "x", 200)
         stage.say(name, "version", {"firmwareVersion": "1.1.0"})
     thread.join(WAIT_S)
-    stage.engine.wait(batch, WAIT_S)
-    assert failed == []
-    assert stage.statuses(batch) == dict.fromkeys(sorted(names[1::2]), "Succeeded")
+    assert not thread.is_alive() and failed == []
+    assert len(tries) > len(names[::2])
+    assert stage.statuses(batch) == dict.fromkeys(names[1::2], "Succeeded")
 
 
 # Those that are connected

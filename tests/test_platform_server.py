@@ -16,6 +16,7 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from tools.platform import link as link_module
+from tools.platform import server as server_module
 from tools.platform.broker import Broker
 from tools.platform.client import API_FILE
 from tools.platform.local import LocalPlatform
@@ -182,23 +183,36 @@ def test_a_whole_upgrade(stage):
 
 
 @pytest.mark.parametrize(
-    ("identifier", "secret", "client_id"),
+    ("identifier", "secret", "client_id", "words"),
     [
-        ("d1", "wrong", None),
-        ("d1", "", None),
-        ("d1", None, "d2"),  # another's client id would throw that one out
-        ("d9", "secret", None),
-        ("platform", "secret", None),
+        ("d1", "wrong", None, "DEVICE_SECRET is wrong"),
+        ("d1", "", None, "DEVICE_SECRET is wrong"),
+        ("d1", None, "d2", "client id"),  # another's client id would throw that one out
+        ("d9", "secret", None, "no such device"),
+        ("platform", "secret", None, "no such device"),
     ],
 )
-def test_login_is_checked(stage, identifier, secret, client_id):
+def test_login_is_checked(stage, identifier, secret, client_id, words, caplog):
     platform = stage.open()
     stage.furnish()
     known = platform.add_device("pk", "d1")
     password = known if secret is None else secret
     player = Player(platform.mqtt_port, identifier, password, client_id=client_id)
     stage.players.append(player)
-    assert player.ready() == "Not authorized"
+    for _ in range(2):  # it comes again; whoever looks is told once
+        assert player.ready() == "Not authorized"
+    assert caplog.text.count(f"MQTT login of 'pk&{identifier}' is refused: ") == 1
+    assert words in caplog.text
+
+
+def test_what_is_told_of_refused_logins_has_a_bound(stage, monkeypatch, caplog):
+    monkeypatch.setattr(server_module, "_REFUSED_MAX", 3)
+    platform = stage.open().platform
+    for number in range(10):
+        assert not platform._may_log_in("x", f"pk&{number}" + "x" * 5000, "")
+        assert len(platform._refused) <= 3
+    assert caplog.text.count("is refused") == 10
+    assert max(map(len, caplog.text.splitlines())) < 400
 
 
 def test_no_reply_then_get_brings_it(stage):

@@ -307,7 +307,7 @@ def get_device(platform: Here, identifier: _Id) -> DeviceOut:
 
 @routes.delete("/devices/{identifier}", tags=["devices"])
 def remove_device(platform: Here, identifier: _Id) -> Done:
-    """With its log, and its part of all batches. It does not come in any more."""
+    """With its log, and its part of all batches, when these are over. It comes in no more."""
     platform.registry.remove_device(identifier)
     return {}
 
@@ -348,7 +348,7 @@ def upload_firmware(
     return take_upload(platform, file, product, version, name, board, manifest, signature)
 
 
-@routes.delete("/firmware/{firmware}", tags=["firmware"])
+@routes.delete("/firmware/{firmware:path}", tags=["firmware"])
 def remove_firmware(
     platform: Here, firmware: Annotated[_Text, Path(description="its id or name")]
 ) -> Done:

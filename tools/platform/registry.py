@@ -73,7 +73,7 @@ class Registry:
         with self._store.begin() as tx:
             product = _product(tx, key, lock=True)
             unsigned = _firmware.c.product == key, _firmware.c.signature == ""
-            _check_rest(tx, "with firmware that is not signed", *unsigned)
+            _check_rest(tx, "firmware that is not signed", *unsigned)
             product.signed = True
             tx.update([product])
 
@@ -137,10 +137,15 @@ class Registry:
     def remove_device(self, identifier: str):
         """
         With its log, and its part of all batches. It does not come in any more; the firmware that
-        it has stays as it is. Raises PlatformError.
+        it has stays as it is. Raises PlatformError, also while a batch with it is In Progress: a
+        failure that is forgotten would let a roll-out go on.
         """
         with self._store.begin() as tx:
             device = _locked(tx, identifier)
+            mine = sa.select(_tasks.c.batch).where(
+                _tasks.c.product == device.product, _tasks.c.identifier == identifier
+            )
+            _check_rest(tx, f"device {identifier}", _batches.c.id.in_(mine), ~_batches.c.aborted)
             tx.forget_device(device.key)
             tx.delete(Device, _devices.c.identifier == identifier)
         self._show_out(identifier)
@@ -167,10 +172,18 @@ class Registry:
 
     def may_log_in(self, client_id: str, user: str, password: str) -> bool:
         """The login of a device, see docs/protocol.md."""
+        return not self.why_not(client_id, user, password)
+
+    def why_not(self, client_id: str, user: str, password: str) -> str:
+        """What is wrong with a login, for who runs the platform; "" = nothing."""
         product, _, identifier = user.partition("&")
         with self._store.begin() as tx:
             device = tx.get(Device, product, identifier)
-        return device is not None and client_id == identifier and same(password, device.secret)
+        if device is None:
+            return "there is no such device: PRODUCT_KEY or IDENTIFIER is wrong"
+        if client_id != identifier:
+            return "its client id is not its identifier"
+        return "" if same(password, device.secret) else "DEVICE_SECRET is wrong"
 
     # Firmware
 
@@ -245,7 +258,7 @@ class Registry:
             found = find_firmware(tx, firmware)
             _product(tx, found.product, lock=True)
             found = find_firmware(tx, found.id)  # now nobody else removes it, or begins a batch
-            _check_rest(tx, "with it", _firmware.c.id == found.id)
+            _check_rest(tx, f"firmware {found.name}", _firmware.c.id == found.id)
             # Its name is free again.
             mark = f" (removed, {found.id})"
             found.name = found.name[: model.NAME_MAX - len(mark)] + mark
@@ -346,7 +359,7 @@ def find_to_publish(tx: Transaction, firmware: int | str) -> Firmware:
 
 
 def _check_rest(tx, what, *where):
-    # Raises PlatformError while a batch with such firmware is In Progress.
+    # Raises PlatformError while such a batch has devices that are not at rest.
     query = (
         sa.select(_tasks.c.batch)
         .join(_batches, _batches.c.id == _tasks.c.batch)
@@ -356,7 +369,7 @@ def _check_rest(tx, what, *where):
     )
     batch = tx.scalar(query)
     if batch is not None:
-        raise PlatformError(f"batch {batch} runs {what}: abort it first, or wait")
+        raise PlatformError(f"batch {batch} runs with {what}: abort it first, or wait")
 
 
 def _locked(tx, identifier) -> Device:

@@ -7,6 +7,7 @@ One event loop has the embedded broker and the web server, the engine a thread o
 import asyncio
 import errno
 import json
+import logging
 import os
 import secrets
 import socket
@@ -29,6 +30,10 @@ from tools.sign.manifest import SignError
 _START_S = 10.0
 _TICK_S = 0.5
 _SEND_BUFFER = 8 * 1024  # bytes, when downloads have a brake: else "sent" is far ahead of a cut
+_REFUSED_S = 60.0  # between two lines about refused logins of one name
+_REFUSED_MAX = 1000  # names
+_NAME_MAX = 130  # characters of a user name: a product key, &, an identifier
+_log = logging.getLogger(__name__)
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses: one of this machine
 
 
@@ -85,6 +90,7 @@ class Platform:
         # Nobody else may be the platform: also its client id is a secret.
         self._login = "platform-" + secrets.token_hex(8), "platform", secrets.token_hex(16)
         self._store = self._broker = self._link = self._server = None
+        self._refused: dict[str, float] = {}  # user names, and when that was told
 
     async def start(self):
         """
@@ -184,7 +190,19 @@ class Platform:
     def _may_log_in(self, client_id, user, password):
         if client_id == self._login[0]:
             return user == self._login[1] and same(password, self._login[2])
-        return self.registry.may_log_in(client_id, user, password)
+        why = self.registry.why_not(client_id, user, password)
+        if why:
+            self._tell_refused(user[:_NAME_MAX], why)
+        return not why
+
+    def _tell_refused(self, user, why):
+        # Who waits for a device looks here. It tries again and again, and so may anybody.
+        now = time.monotonic()
+        if len(self._refused) >= _REFUSED_MAX:
+            self._refused.clear()
+        if now - self._refused.get(user, -_REFUSED_S) >= _REFUSED_S:
+            self._refused[user] = now
+            _log.warning("MQTT login of %r is refused: %s", user, why)
 
     def _show_out(self, identifier):
         # A broker outside asks who it knows by itself.
