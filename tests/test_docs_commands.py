@@ -218,7 +218,18 @@ def fleet_of_one(desk):
     desk.more.append(player.end)
     assert player.ready() == "subscribed"
     player.version("1.0.0")
+    desk.player = player
     return seen(desk)
+
+
+def over(desk):
+    """Before the firmware is removed: its batch has ended."""
+    desk.player.version("1.1.0")
+    deadline = time.monotonic() + TIMEOUT_S
+    while json.loads(desk.tools("platform", "status", "1", "--json"))["state"] != "Completed":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return "firmware remove"
 
 
 TARGETS = (r"^make ", "make -n ")  # those of the Makefile are run by other tests, or by hand
@@ -236,7 +247,15 @@ STORY = {
     "README.md": (images, (TARGETS, SERVE, *WITH_BOARD)),
     "CONTRIBUTING.md": (None, (TARGETS, (r" PORT=folder MICROPYTHON=path", ""))),
     "docs/board.md": (images, (TARGETS, SERVE, *WITH_BOARD)),
-    "docs/fleet.md": (None, (TARGETS, SERVE, (r"platform upgrade", fleet_of_one))),
+    "docs/fleet.md": (
+        None,
+        (
+            TARGETS,
+            SERVE,
+            (r"platform upgrade", fleet_of_one),
+            (r"firmware remove", over),
+        ),
+    ),
     # A class takes minutes, a seeded bug too: the campaign itself is run by `make test`.
     "docs/faults.md": (
         None,
