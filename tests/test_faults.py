@@ -45,8 +45,8 @@ def test_no_change_is_not_caught():
 
 
 def test_change_that_breaks_all_is_caught():
-    text = 'seq, _, state, crc = unpack("<I20sII", entry)'
-    broken = Bug("all", "ota/slot.py", text, "raise RuntimeError", ("cut/0/30/before",))
+    text, broken = "part.writeblocks(block, image, 0)", "raise OTAError(450)"
+    broken = Bug("all", "ota/download.py", text, broken, ("cut/0/30/before",))
     assert mutants.is_caught(broken)
 
 
@@ -57,6 +57,23 @@ def test_bug_whose_text_is_not_there_once_is_an_error(text):
 
 
 SAME = Bug("nothing", "ota/slot.py", "def ", "def ", ("nosuch/1",))
+
+
+def test_where_an_upgrade_writes_its_boot_records():
+    # These bits are tried at programs of boot records alone, and each has two of them.
+    known = [name for name in runner.names_of("flash") if name.endswith("stuck:192")]
+    for scene in range(4):
+        marks = [
+            f"flash/{scene}/{{{mark}}}/stuck:192" for mark in ("set_boot", "trial", "confirm")
+        ]
+        found = [mutants.numbered(mark) for mark in marks]
+        assert (
+            list(dict.fromkeys(n for n in known if n.startswith(f"flash/{scene}/")))[-3:] == found
+        )
+    assert mutants.numbered("cut/0/{confirm+1}/before") != mutants.numbered(
+        "cut/0/{confirm}/before"
+    )
+    assert mutants.numbered("http/0/small/404") == "http/0/small/404"
 
 
 def test_hunt_plays_the_good_code_first(monkeypatch):

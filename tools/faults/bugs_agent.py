@@ -8,7 +8,7 @@ AGENT = (
         "ota/slot.py",
         "            code = _SWITCH\n",
         "            code = _SWITCH\n            ota.tested = True\n            ota.connected()\n",
-        ("cut/2/359/random", "cut/2/357/before"),
+        ("cut/2/{confirm}/random", "cut/2/{confirm-1}/before"),
     ),
     Bug(
         "an image confirms itself without having reached the platform",
@@ -29,7 +29,7 @@ AGENT = (
         "ota/slot.py",
         "if record[:2] == (_VALID, ",
         "if record[1] in (0, ",
-        ("flash/0/111/stuck:192",),
+        ("flash/0/{confirm}/stuck:192",),
     ),
     Bug(
         "a self-test that raises is passed",
@@ -50,7 +50,7 @@ AGENT = (
         "ota/slot.py",
         "(journal.slot == here or journal.code)",
         "journal.code",
-        ("second/0/112/115/before/succeeds", "cut/0/357/before"),
+        ("second/0/{confirm+1}/{confirm+4}/before/succeeds", "cut/0/{confirm+2}/before"),
     ),
     Bug(
         "an image of another version than announced is confirmed",

@@ -29,7 +29,7 @@ UPGRADE = (
         "ota/slot.py",
         "if crc32(entry[:4], 0xFFFFFFFF) == crc:",
         "if seq < 0xFFFFFFFF:",
-        ("torn/0/107/torn:28", "torn/0/107/torn:29"),
+        ("torn/0/{set_boot}/torn:28", "torn/0/{set_boot}/torn:29"),
     ),
     Bug(
         "a file that is no image is written",
@@ -43,7 +43,7 @@ UPGRADE = (
         "ota/slot.py",
         'if record["turn"] > journal.turn:',
         'if record["turn"]:',
-        ("cut/0/350/before", "cut/0/345/before", "cut/0/355/before"),
+        ("cut/0/{trial}/before", "cut/0/{set_boot-1}/before", "cut/0/{confirm+1}/before"),
     ),
     Bug(
         "the digest is not compared",

@@ -89,11 +89,18 @@ class Hostile:
         self._before = world.broker.on_message
         world.broker.on_message = self._message
 
-    def subscribed(self) -> None:
-        """Until the device listens."""
+    def subscribed(self, login: int) -> None:
+        """
+        Until the device listens on its connection of that number, from 1. The one before may
+        still be there.
+        """
         broker = self.world.broker
         self.world.until(
-            lambda: any("go" in one.topics for one in list(broker.connections)), "it subscribes"
+            lambda: (
+                len(broker.logins) >= login
+                and any("go" in one.topics for one in list(broker.connections)[-1:])
+            ),
+            "it subscribes",
         )
 
     def say(self, topic: str, payload: bytes = b"") -> None:

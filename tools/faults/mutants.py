@@ -7,6 +7,7 @@ case that fails in the good code, too, would catch anything, so it does not coun
 """
 
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from pathlib import Path
 
 from tools.faults import runner
 from tools.faults.bugs import BUGS, Bug
+from tools.faults.scene import SCENES, SMALL, UNITS
+from tools.faults.upgrade import operations
 from tools.toolchain import BUILD, ROOT
 
 SAMPLE = 4  # of them, in `make test`
@@ -26,6 +29,9 @@ PREFIX = "bugs/"  # of their names
 
 _WORKERS = 3
 _MOST_S = 600  # for the cases of one bug
+# The last three programs of boot records in an upgrade: what begins or ends with them.
+_MARKS = {"set_boot": -3, "trial": -2, "confirm": -1}
+_MARK = re.compile(r"\{(\w+)([+-]\d+)?\}")
 _PARTS = ("ota", "tools", "boot.py", "main.py", "requirements.txt")
 
 
@@ -58,12 +64,23 @@ def chosen(seed: int, sample: bool = False) -> list[Bug]:
     return random.Random(seed).sample(BUGS, SAMPLE) if sample else list(BUGS)
 
 
+def numbered(case: str) -> str:
+    """The name of a case, with numbers for its marks, see Bug."""
+    if not _MARK.search(case):
+        return case
+    group, scene, *_ = case.split("/")
+    done = operations(SCENES[int(scene)], UNITS if group == "cut" else SMALL)
+    programs = [one.k for one in done if one.place == "otadata" and not one.erase]
+    return _MARK.sub(lambda mark: str(programs[_MARKS[mark[1]]] + int(mark[2] or 0)), case)
+
+
 def hunt(bugs: list[Bug], survived: Collection[str] = ()) -> Hunt:
     """
     Tries these. survived: names of cases that were played in the good code; the others are played
     there first. One that cannot be tried is missed, and told.
     """
     sound = set(survived)
+    bugs = [replace(bug, cases=tuple(map(numbered, bug.cases))) for bug in bugs]
 
     def add(result: runner.Result) -> None:
         if not result.why:
@@ -71,6 +88,8 @@ def hunt(bugs: list[Bug], survived: Collection[str] = ()) -> Hunt:
 
     def is_found(bug: Bug) -> bool:
         cases = tuple(case for case in bug.cases if case in sound)
+        if not cases:  # a bug of the campaign, or of the good code
+            print(f"{bug.name}: its cases fail without it, too", file=sys.stderr)
         try:
             return bool(cases) and is_caught(replace(bug, cases=cases))
         except Exception:  # an hour's other results are not lost for it
@@ -94,7 +113,7 @@ def is_caught(bug: Bug) -> bool:
         tree = Path(folder)
         _copy(tree)
         _plant(bug, tree)
-        command = [sys.executable, "-m", "tools", "faults", "--first", *bug.cases]
+        command = [sys.executable, "-m", "tools", "faults", "--first", *map(numbered, bug.cases)]
         done = subprocess.run(command, cwd=tree, capture_output=True, timeout=_MOST_S, check=False)
         if done.returncode not in (0, 1):
             raise RuntimeError(f"{bug.name}: {done.stderr.decode()[-2000:]}")

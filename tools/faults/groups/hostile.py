@@ -79,7 +79,7 @@ def _in_trial(world: World, hostile: Hostile, seed: str) -> int:
     world.device.put(HOLD, "")
     task = begin(world)
     world.until(lambda: len(world.record.boots) == 2, "the trial begins")
-    hostile.subscribed()
+    hostile.subscribed(2)
     _commands(hostile, f"trial/{seed}", _BATCH)
     _refused(hostile, p._PENDING)
     need(len(world.record.boots) == 2, "it started anew", world)
