@@ -28,6 +28,13 @@ def test_every_command_has_its_module(name):
     assert find_spec(f"tools.{name}.cli")
 
 
+def test_without_the_libraries_it_says_what_to_do():
+    program = [sys.executable, "-S", "-m", "tools", "platform", "status"]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "`make venv` makes .venv" in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(("ci", "status"), [("true", 1), ("", 0)])
 def test_a_skipped_test_fails_in_ci(ci, status, tmp_path):
     file = tmp_path / "test_it.py"

@@ -291,11 +291,29 @@ def test_a_port_where_nobody_answers(tmp_path):
             probe(Line(os.ttyname(slave), tries=1))
         with pytest.raises(LineError, match="there is no such port"):
             probe(Line("/dev/nowhere"))
+        with pytest.raises(LineError, match="like /dev/ttyUSB0"):
+            probe(Line("ttyUSB7"))
         with pytest.raises(LineError, match="cannot be opened"):
             probe(Line("socket://127.0.0.1:1", tries=1))
     finally:
         os.close(master)
         os.close(slave)
+
+
+def test_a_board_whose_program_has_the_heap(board):
+    # Stopped, it still has it, but for a piece in which no step finds room.
+    hog = "hog = []\ntry:\n    while True: hog.append(bytearray(1000))\nexcept MemoryError: pass\n"
+    board.put(
+        "main.py", hog + "hog.pop()\nprint('full')\nimport time\nwhile True: time.sleep(1)\n"
+    )
+    board.reset()
+    board.wait("full", WAIT_S)
+    assert deploy(board.serial.path)[0] == 0
+    assert (board.fs / "lib/ota/agent.mpy").exists()
+    status, _, err = deploy(board.serial.path, settings={"WIFI_SSID": "office"})
+    assert (status, err) == (0, "")
+    boot = (board.fs / "boot.py").read_text()
+    assert "WIFI_SSID = 'office'" in boot and "IDENTIFIER = 'lamp'" in boot
 
 
 def test_no_board_at_all():

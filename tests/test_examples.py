@@ -48,6 +48,19 @@ def test_sensor_goes_on_while_it_is_upgraded(bench):
     assert bench.result(batch) == [("Succeeded", "", None, "1.1.0")]
 
 
+def test_a_loop_of_ones_own(bench):
+    page = (ROOT / "README.md").read_text()
+    (app,) = (
+        text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "user/set" in text
+    )
+    app = app.replace('lamp["on"] = msg', 'print("heard", msg)\n    lamp["on"] = msg')
+    device = bench.device(bench.images("1.0.0", app=app))
+    bench.platform.publish(f"/sys/{PRODUCT}/{LAMP}/user/set", b"on")
+    device.wait("^heard b'on'", PATIENCE)
+    batch = bench.offer(bench.images("1.1.0", app=app), "1.1.0")
+    assert bench.result(batch) == [("Succeeded", "", None, "1.1.0")]
+
+
 def test_an_mqtt_client_of_ones_own(bench):
     page = (ROOT / "docs/application.md").read_text()
     app = next(

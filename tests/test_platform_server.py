@@ -342,7 +342,7 @@ def test_a_port_that_is_taken(stage, tmp_path):
     platform = stage.open()
     for port in ("mqtt_port", "http_port"):
         taken = {port: getattr(platform, port)}
-        with pytest.raises(PlatformError, match="cannot start: .* --mqtt-port or --http-port"):
+        with pytest.raises(PlatformError, match="cannot start: .* name another port"):
             LocalPlatform(tmp_path / port, **taken).start()
 
 

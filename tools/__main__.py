@@ -41,3 +41,7 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "tools":
+            raise
+        sys.exit(f"{error}: `make venv` makes .venv, then it is .venv/bin/python -m tools")

@@ -1,7 +1,6 @@
 """python -m tools deploy: put the device package onto a board, over its serial port."""
 
 import argparse
-import base64
 import sys
 from pathlib import Path
 
@@ -65,8 +64,7 @@ def _boot(options, line, there: bool) -> bytes | None:
     else:
         text = (ROOT / "boot.py").read_text(encoding="utf-8")
         if there:  # what it was told before stays, unless it is asked for now
-            board = base64.b64decode(line.run("read", PATH=files.BOOT))
-            text = files.carried(text, board.decode(errors="replace"))
+            text = files.carried(text, files.get(line, files.BOOT).decode(errors="replace"))
     return files.check_source(files.BOOT, files.boot(text, settings)).encode()
 
 

@@ -6,6 +6,7 @@ what was there stays as .bak.
 """
 
 import ast
+import base64
 import hashlib
 import re
 import tempfile
@@ -23,6 +24,7 @@ BOOT, MAIN = "/boot.py", "/main.py"
 _NEW, _OLD = ".new", ".bak"
 _LEVEL = 3  # of mpy-cross, as shipped
 _PIECE = 1024  # bytes
+_READ_MAX = 64 * 1024  # bytes: a boot.py is not longer
 _BLOCK = 4096  # bytes: what littlefs gives a file
 _SPARE = 32 * 1024  # bytes of the filesystem that stay free: littlefs needs some
 
@@ -210,6 +212,17 @@ def _blocks(size):
 def sources(files: dict[str, bytes]) -> list[str]:
     """The .py that would be taken for a .mpy of these."""
     return [path[:-4] + ".py" for path in files if path.endswith(".mpy")]
+
+
+def get(line: Line, path: str) -> bytes:
+    """A small file of the board, in pieces: its heap may be nearly full. Raises LineError."""
+    data = b""
+    while len(data) < _READ_MAX:
+        piece = base64.b64decode(line.run("read", PATH=path, AT=len(data), SIZE=_PIECE))
+        data += piece
+        if len(piece) < _PIECE:
+            break
+    return data
 
 
 def put(line: Line, found: Plan, told: Callable[[int], None] = lambda size: None) -> None:

@@ -24,11 +24,12 @@ _FIRST_TRIES = 8
 _PAUSE_S = 0.2  # before the next try: the port has to be free again
 _STOP_S = 5.0
 _LOOK_S = 0.02
+_BOOT_S = 15.0  # more for a step with a soft reset before it: boot.py runs
 _GRACE_S = 1.0  # for mpremote to end by itself, once the answer is there
 
 # What the board is sent: runs the code when its digest fits.
 _CHECKED = (
-    "import hashlib,binascii as b;s=b.a2b_base64({code!r})\n"
+    "import gc,hashlib,binascii as b;gc.collect();s=b.a2b_base64({code!r})\n"
     "if b.hexlify(hashlib.sha256(s).digest())=={digest!r}:exec(s,{{}})\n"
     "else:print('damaged')\n"
 )
@@ -56,6 +57,7 @@ class Line:
     def __init__(self, port: str, tries: int = _TRIES):
         self.port, self._tries, self.broken = port, tries, 0
         self._answered = False  # before, nobody may be there
+        self._reset = False  # the next step begins with a soft reset
 
     def run(self, name: str, **values) -> str:
         """
@@ -67,12 +69,16 @@ class Line:
         code = (_ANSWER + "try:\n" + indent(body, " ") + _ERROR).encode()
         digest = hashlib.sha256(code).hexdigest().encode()
         text = _CHECKED.format(code=base64.b64encode(code), digest=digest)
-        said = ""
+        said, freed = "", False
         if problem := _no_port(self.port):
             raise LineError(problem)
         for _ in range(self._tries if self._answered else min(self._tries, _FIRST_TRIES)):
             said = self._mpremote("exec", text)
             found = _answer_in(said)
+            if "MemoryError" in said and not freed:
+                # Its program was stopped; what that had in the heap is still there.
+                self._reset = freed = True
+                continue
             if found is not None and found[:1] == _BROKE:
                 raise LineError(f"{self.port}: the board says {found[1:]}")
             if found is not None:
@@ -83,10 +89,12 @@ class Line:
         raise LineError(f"{self.port}: {_why(said)}")
 
     def _mpremote(self, *words: str) -> str:
-        # Returns what it said. Without a soft reset: that would wait for boot.py, which may wait
-        # for Wi-Fi.
-        command = [sys.executable, "-m", "mpremote", "connect", self.port, "resume", *words]
-        deadline = _DEADLINE_S + _KIB_S * sum(map(len, words)) / 1024
+        # Returns what it said. As a rule without a soft reset: that would wait for boot.py, which
+        # may wait for Wi-Fi.
+        command = [sys.executable, "-m", "mpremote", "connect", self.port]
+        command += [*([] if self._reset else ["resume"]), *words]
+        deadline = _DEADLINE_S + _KIB_S * sum(map(len, words)) / 1024 + _BOOT_S * self._reset
+        self._reset = False
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -122,6 +130,8 @@ def _answer_in(said):
 
 def _no_port(port):
     # What can be said before mpremote tries; "" = nothing.
+    if os.name == "posix" and port.startswith(("tty", "cu.", "COM")):
+        return f"{port}: a port is a path here, like /dev/ttyUSB0"
     if not port.startswith("/"):
         return ""
     if not os.path.exists(port):

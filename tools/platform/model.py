@@ -42,7 +42,7 @@ VALID_MAX_S = 7 * 86400
 FILE_MAX = 100 * 1024 * 1024  # bytes
 FILES_MAX = 50  # for each product
 NAME_MAX = 50  # characters
-SUFFIXES = (".bin", ".rom", ".zip", ".gz", ".tar", ".tar.gz")
+SUFFIXES = (".bin", ".rom", ".zip", ".gz", ".tar", ".tar.gz", ".app-bin")  # the last is ours
 
 _ID = re.compile(r"[A-Za-z0-9_.:@-]{1,64}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")

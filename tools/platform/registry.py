@@ -229,7 +229,7 @@ class Registry:
             self._check_room(tx, product, name)
         coming = self._files.folder / f"coming-{secrets.token_hex(8)}"
         try:
-            found = _take_in(path, coming / file)
+            found = _take_in(path, coming / file, file)
             with self._store.begin() as tx:
                 self._check_room(tx, product, name)
                 about = found.size, found.md5, time.time()
@@ -402,7 +402,7 @@ def _without_secret(row):
     return {key: value for key, value in row.items() if key != "secret"}
 
 
-def _take_in(path, target):
+def _take_in(path, target, name):
     # Copies the file. Returns its Digests.
     size = 0
     target.parent.mkdir(parents=True)
@@ -410,10 +410,10 @@ def _take_in(path, target):
         while chunk := source.read(_CHUNK):
             size += len(chunk)
             if size > model.FILE_MAX:
-                raise PlatformError(f"{path.name} is longer than {model.FILE_MAX} bytes")
+                raise PlatformError(f"{name} is longer than {model.FILE_MAX} bytes")
             copy.write(chunk)
         copy.flush()
         os.fsync(copy.fileno())  # the data base does so too: no record without its file
     if not size:
-        raise PlatformError(f"{path.name} is empty")
+        raise PlatformError(f"{name} is empty")
     return digests(target)

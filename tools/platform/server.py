@@ -115,7 +115,7 @@ class Platform:
         except OSError as error:
             await self.stop()
             taken = error.errno == errno.EADDRINUSE
-            hint = ": --mqtt-port or --http-port names another, 0 any free one" if taken else ""
+            hint = ": stop what has it, or name another port, 0 = any free one" if taken else ""
             raise PlatformError(f"cannot start: {error}{hint}") from error
         except BaseException:
             await self.stop()
