@@ -13,6 +13,7 @@ import pytest
 
 from tests.test_platform_server import WAIT_S, Player
 from tools.codes import sentence
+from tools.image.firmware import firmware
 from tools.platform.cli import main
 from tools.platform.client import TOKEN
 from tools.platform.local import LocalPlatform
@@ -115,6 +116,19 @@ def test_many_devices_by_a_file(platform, run, tmp_path, monkeypatch):
     assert "no identifier" in run("device", "import", "pk", str(names), status=2)
 
 
+def test_a_file_that_no_esp32_takes(platform, tmp_path, capsys):
+    platform.add_product("pk")
+    good = firmware(tmp_path / "good.bin", "1.1.0")
+    elf = tmp_path / "elf.bin"
+    elf.write_bytes(b"\x7fELF" + bytes(100))
+    for number, (path, said) in enumerate(((good, ""), (elf, "warning: an ESP32 refuses this"))):
+        words = ["upload", str(path), "--product", "pk", "--version", f"1.{number}"]
+        assert main(["--folder", str(tmp_path), "firmware", *words]) == 0
+        err = capsys.readouterr().err
+        assert err.startswith(said) and bool(err) == bool(said)
+    assert "an ELF file" in err
+
+
 def test_what_is_removed(platform, run, tmp_path):
     player = furnish(platform, tmp_path)
     text = run("device", "secret", "d1")
@@ -148,7 +162,7 @@ def test_a_watched_upgrade_that_fails_ends_with_1(platform, run, tmp_path):
     assert sentence(416)[:30] in text
     run("upgrade", "1", "--all", "--retries", "1")
     assert run("abort", "3") == "Aborted\n"
-    assert "Push Failed" in run("status", "1", "--watch", status=1)
+    assert "Push Failed: it did not answer in time" in run("status", "1", "--watch", status=1)
     player.end()
 
 

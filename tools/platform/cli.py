@@ -113,6 +113,8 @@ async def _serve_until_signal(platform, options):
             "http": f"http://{options.host}:{platform.http_port}",
         }
         text = "\n".join(f"{key:7}{value}" for key, value in ready.items())
+        text += f'\nboards reach it by MQTT_SERVER = "{platform.reached_at}"'
+        text += f", MQTT_PORT = {platform.mqtt_port}" if not options.broker else ""
         print(json.dumps(ready) if options.json else text, flush=True)
         await ended.wait()
     finally:
@@ -207,6 +209,20 @@ def _firmware_upload(options):
             raise PlatformError(str(error)) from error
     made = options.client.upload(options.file, options.product, options.version, name, **more)
     _show(options, made, f"firmware {made['id']}: {made['name']}")
+    if doubt := _doubt(options.file):
+        print(f"warning: an ESP32 refuses this file: {doubt}", file=sys.stderr)
+
+
+def _doubt(path):
+    # Why an ESP32 would not take it; "" = it would. Other devices may want other files.
+    from tools.image.look import look_at, read
+    from tools.image.pack import is_packed, unpack
+
+    try:
+        data = read(path)
+        return look_at(unpack(data) if is_packed(data) else data).problem
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
 def _firmware_remove(options):
@@ -374,6 +390,8 @@ def _watch(options, number, left_out):
 
 def _explain(console, rows):
     # What the codes of the failures mean, and what to do.
+    if any(row["remark"] == model.PUSH_FAILED and row["code"] is None for row in rows):
+        console.print(f"{model.PUSH_FAILED}: {model.NO_REPLY}", highlight=False)
     for code in sorted({row["code"] for row in rows} - {None}):
         console.print(f"{code}: {sentence(code) or 'a code that nobody knows'}", highlight=False)
 

@@ -33,6 +33,9 @@ BURN_FAILED = "Firmware Burn Failed"
 TIME_OUT = "Firmware Upgrade Time-out"
 TASK_ABORTED = "Task Aborted"
 
+# Why a push fails that no code tells of.
+NO_REPLY = "it did not answer in time. It gets the command when it comes back and asks"
+
 POLICIES = ("standard", "silent")
 
 # Limits.

@@ -204,6 +204,11 @@ class Platform:
             self._refused[user] = now
             _log.warning("MQTT login of %r is refused: %s", user, why)
 
+    @property
+    def reached_at(self) -> str:
+        """The address of this machine for others; where it listens, if it is one alone."""
+        return _far(self.host)
+
     def _show_out(self, identifier):
         # A broker outside asks who it knows by itself.
         if self._broker:
