@@ -19,8 +19,12 @@ def run():
     )
     agent = ota.init(PRODUCT_KEY, IDENTIFIER, link)
     print("version", agent.version)
+    told = None
     while True:
         agent.poll()
+        if link.error is not told:  # each try has its own
+            told = link.error
+            print("no connection:", repr(told))
         if not agent.is_fetching():
             time.sleep_ms(20)
 

@@ -48,6 +48,12 @@ def test_sensor_goes_on_while_it_is_upgraded(bench):
     assert bench.result(batch) == [("Succeeded", "", None, "1.1.0")]
 
 
+def test_the_least_says_why_it_is_not_connected(bench):
+    app = example("minimal").replace("password=DEVICE_SECRET", 'password="wrong"')
+    device = bench.device(bench.images("1.0.0", app=app), seen=False)
+    device.wait(r"^no connection: MQTTException\(5,?\)", PATIENCE)
+
+
 def test_a_loop_of_ones_own(bench):
     page = (ROOT / "README.md").read_text()
     (app,) = (
