@@ -2,13 +2,14 @@
 
 import pytest
 
-from tests.boards import PROMPT, WAIT_S, stock_image
+from tests.boards import PROMPT, WAIT_S
 from tools.device.device import Device
+from tools.image.firmware import stock as write_stock
 
 
 @pytest.fixture(scope="session")
 def stock(tmp_path_factory):
-    return stock_image(tmp_path_factory.mktemp("stock") / "stock.bin")
+    return write_stock(tmp_path_factory.mktemp("stock") / "stock.bin")
 
 
 @pytest.fixture

@@ -5,20 +5,12 @@ MicroPython with umqtt and nothing of ours. The fixtures are in tests/board_fixt
 
 import subprocess
 import sys
-from pathlib import Path
 
 from tools.device.device import Device
-from tools.image.build import build
-from tools.image.firmware import modules
 from tools.toolchain import ROOT
 
 WAIT_S = 60
 PROMPT = 'Type "help'  # before it, the REPL
-
-
-def stock_image(path: Path) -> Path:
-    frozen = {name: source for name, source in modules("").items() if name.startswith("umqtt")}
-    return build(path, frozen, size=200_000)
 
 
 def mpremote(board: Device, *words: str) -> tuple[int, str]:

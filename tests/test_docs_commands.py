@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tests.boards import PROMPT, WAIT_S, stock_image
+from tests.boards import PROMPT, WAIT_S
 from tests.test_docs import PAGES, ids
 from tests.test_image_kind import CSV
 from tests.test_platform_server import Player
@@ -21,7 +21,7 @@ from tools import servers
 from tools.device.device import Device
 from tools.device.layout import OTA_4MIB, table_bytes
 from tools.image import wrong
-from tools.image.firmware import firmware
+from tools.image.firmware import firmware, stock
 from tools.toolchain import ROOT
 
 pytest_plugins = "tests.databases"
@@ -149,7 +149,7 @@ def own_ports(desk):
 def board(desk):
     """A board with a stock firmware, on the desk. Its port."""
     if not hasattr(desk, "board"):
-        image = stock_image(desk.folder / "stock.bin")
+        image = stock(desk.folder / "stock.bin")
         desk.board = Device(desk.folder / "board", serial=True).create(image)
         desk.more += [desk.board.stop, desk.board.serial.close]
         desk.board.start().wait(PROMPT, WAIT_S)

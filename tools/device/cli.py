@@ -36,11 +36,14 @@ def _create(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with _device(args, on_line=lambda line: print(line, flush=True)) as device:
+    on_line = lambda line: print(line, flush=True)  # noqa: E731
+    with _device(args, on_line=on_line, serial=args.serial) as device:
         if not device.flash_path.exists():
             raise FileNotFoundError(f"{device.flash_path}: make it with `create`")
         # SIGTERM, too, takes the interpreter along.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        if args.serial:
+            print(f"serial port {device.serial.path}", flush=True)
         device.start()
         try:
             while True:
@@ -92,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
             default=os.environ.get("OTA_SIM_IDF") or "5.5",
             help="boot loader (default: OTA_SIM_IDF, else 5.5)",
         )
+        if name == "run":
+            command.add_argument(
+                "--serial", action="store_true", help="with a serial port, for deploy and mpremote"
+            )
         if name == "create":
             command.add_argument("--force", action="store_true", help="wipe the one that is there")
             command.add_argument("image", type=Path, help="application image for ota_0")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from . import fit
-from .firmware import SIZE, firmware
+from .firmware import SIZE, firmware, stock
 from .kind import APPLICATION, COMBINED, combined, kind
 from .look import length_at, look_at, read
 from .pack import WINDOW, WINDOWS, Packed, is_packed, pack_file, told, unpack, write_new
@@ -17,6 +17,11 @@ def _build(args: argparse.Namespace) -> int:
     firmware(
         args.path, args.version, extra, app=args.app, lib=args.lib, chip=args.chip, size=args.size
     )
+    return _inspect(args)
+
+
+def _stock(args: argparse.Namespace) -> int:
+    stock(args.path)
     return _inspect(args)
 
 
@@ -183,6 +188,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=FILE",
         help="freeze one more module, or another one; NAME= leaves it out",
     )
+    command = commands.add_parser("stock", help="build one as flashed first: MicroPython alone")
+    command.set_defaults(run=_stock)
+    command.add_argument("path", type=Path, help="file to write")
     command = commands.add_parser("pack", help="write an image as .gz, which a device inflates")
     command.set_defaults(run=_pack)
     command.add_argument("path", type=Path, metavar="FILE", help="the application image")

@@ -14,6 +14,7 @@ from .archive import Source
 from .build import build
 
 SIZE = 1_572_864 - 65_536  # bytes: what MicroPython's firmware comes to, in a slot of 1.5 MiB
+_STOCK = 200_000  # bytes: nobody downloads it
 
 
 def modules(version: str, app: Source | None = None, lib: Path | None = None) -> dict[str, Source]:
@@ -56,3 +57,12 @@ def firmware(
     found = modules(version, app, lib) | dict(extra_modules or {})
     kept = {name: source for name, source in found.items() if source is not None}
     return build(path, kept, size=size, **options)
+
+
+def stock(path: Path | str, lib: Path | None = None) -> Path:
+    """
+    Writes an image as it is flashed first, by cable: MicroPython with umqtt, nothing of ours.
+    lib: as in `modules`. Raises as `build` and `modules`.
+    """
+    kept = {name: source for name, source in modules("", lib=lib).items() if "umqtt" in name}
+    return build(path, kept, size=_STOCK)
